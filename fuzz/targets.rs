@@ -113,6 +113,7 @@ pub(crate) fn haproxy_cfg(bytes: &[u8]) {
         variable: &variable,
         address: &|_| None,
         folder: None,
+        real_path: &|path| path.to_owned(),
     };
     for allow_degraded in [false, true] {
         let options = Options {

@@ -58,7 +58,8 @@ impl OwnTlv {
             return rest.is_empty().then_some(Ok(0));
         };
         let read = || {
-            let digits = rest.strip_suffix(')')?;
+            // What follows the parenthesis is not looked at.
+            let (digits, _) = rest.split_once(')')?;
             let hex = digits
                 .strip_prefix("0x")
                 .or_else(|| digits.strip_prefix("0X"));
@@ -121,6 +122,7 @@ mod tests {
             ("set-proxy-v2-tlv-fmt(010)", Some(Some(8))),
             ("set-proxy-v2-tlv-fmt(0)", Some(Some(0))),
             ("set-proxy-v2-tlv-fmt", Some(Some(0))),
+            ("set-proxy-v2-tlv-fmt(0xE1)x", Some(Some(0xE1))),
             ("set-proxy-v2-tlv-fmt(256)", Some(None)),
             ("set-proxy-v2-tlv-fmt()", Some(None)),
             ("set-proxy-v2-tlv-fmt(1", Some(None)),

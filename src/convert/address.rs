@@ -6,7 +6,7 @@
 use super::environment::{Environment, Variable};
 use super::lexer::Word;
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv6Addr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
 /// An address of HAProxy's, its form told and nothing looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,12 +100,45 @@ fn host(text: &str, v6: bool) -> Address {
         "" | "*" if v6 => "[::]".to_owned(),
         "::" => "[::]".to_owned(),
         _ if host.parse::<Ipv6Addr>().is_ok() => format!("[{host}]"),
-        _ => host.to_owned(),
+        _ => v4_of(host).map_or_else(|| host.to_owned(), |ip| ip.to_string()),
     };
     Address::Host {
         host,
         port: port.filter(|port| !port.is_empty()),
     }
+}
+
+/// The IPv4 address that the system's library reads in `host`, by `inet_aton`: `10.1` is 10.0.0.1, `0` is 0.0.0.0, and
+/// numbers may be octal or hexadecimal. HAProxy takes one between brackets, too.
+fn v4_of(host: &str) -> Option<Ipv4Addr> {
+    let inside = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let host = inside.unwrap_or(host);
+    if let Ok(ip) = host.parse() {
+        return Some(ip);
+    }
+    let number = |part: &str| {
+        let hexadecimal = part.strip_prefix("0x").or_else(|| part.strip_prefix("0X"));
+        let octal = part.strip_prefix('0').filter(|rest| !rest.is_empty());
+        let (digits, radix) = match (hexadecimal, octal) {
+            (Some(digits), _) => (digits, 16),
+            (None, Some(digits)) => (digits, 8),
+            (None, None) => (part, 10),
+        };
+        let plain = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u32::from_str_radix(digits, radix).ok().filter(|_| plain)
+    };
+    let parts: Option<Vec<u32>> = host.split('.').map(number).collect();
+    let parts = parts.filter(|parts| parts.len() <= 4)?;
+    let (last, first) = parts.split_last()?;
+    // The last number stands for all bytes that are left.
+    let bits_left = 32 - 8 * u32::try_from(first.len()).ok()?;
+    let fits = u64::from(*last) < 1 << bits_left && first.iter().all(|part| *part < 256);
+    let begin = first
+        .iter()
+        .zip([24, 16, 8])
+        .map(|(part, shift)| part << shift)
+        .sum::<u32>();
+    fits.then(|| Ipv4Addr::from(begin | last))
 }
 
 /// The text of an address, variables without quotes filled in; and the same as a string of rlb's
@@ -260,6 +293,16 @@ mod tests {
             ("10.0.0.1", "10.0.0.1"),
             ("10.0.0.1:", "10.0.0.1"),
             ("10.0.0.1:+1000", "10.0.0.1:+1000"),
+            ("10.1:80", "10.0.0.1:80"),
+            ("0:80", "0.0.0.0:80"),
+            ("0x7f.0.0.010:80", "127.0.0.8:80"),
+            ("ipv4@127.65535:80", "127.0.255.255:80"),
+            ("4294967295", "255.255.255.255"),
+            ("[10.0.0.1]:80", "10.0.0.1:80"),
+            ("10.0.0.256:80", "10.0.0.256:80"),
+            ("1.2.3.4.5:80", "1.2.3.4.5:80"),
+            ("10..1:80", "10..1:80"),
+            ("256.1:80", "256.1:80"),
         ] {
             assert_eq!(rlb(haproxy).as_deref(), Some(meant), "{haproxy}");
         }

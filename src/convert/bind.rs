@@ -9,6 +9,7 @@ use super::report::{At, Outcome};
 use super::sections::Statement;
 use super::toml_string::{quote, string};
 use super::units::{self, Unit};
+use crate::config::address::BindText;
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::{BINDS_MAX, MSS_BOUNDS, address as addresses, units as rlb};
 use std::collections::BTreeMap;
@@ -137,9 +138,6 @@ fn owned(context: &mut Context<'_, '_>, proxy: &mut Proxy, at: At) {
 
 /// Whether the proxy has listened there so far, with the same keys. HAProxy takes that: each gets a share of the clients.
 fn is_covered_by_equal(proxy: &mut Proxy, bind: &Bind) -> bool {
-    if bind.address.ends_with(":0") {
-        return false;
-    }
     let key = |key| bind.keys.get(key).cloned();
     let place = (bind.address.clone(), key("namespace"), key("interface"));
     let next = proxy.binds.len();
@@ -157,11 +155,17 @@ fn is_covered_by_equal(proxy: &mut Proxy, bind: &Bind) -> bool {
 
 /// The addresses of a list. There may be millions: each is made when it is asked for.
 pub(super) fn pieces(word: &Word) -> impl Iterator<Item = Word> {
-    let count = |text: &String| text.split(',').count();
-    let written = word.written.as_ref();
-    let written = written.filter(|written| count(written) == count(&word.text));
+    // HAProxy takes a comma at the end.
+    let list = |text| {
+        let bare = str::strip_suffix(text, ',').filter(|bare| !bare.is_empty());
+        bare.unwrap_or(text)
+    };
+    let count = |text: &str| text.split(',').count();
+    let all = list(&word.text);
+    let written = word.written.as_deref().map(list);
+    let written = written.filter(|written| count(written) == count(all));
     let mut written = written.map(|written| written.split(','));
-    word.text.split(',').map(move |text| Word {
+    all.split(',').map(move |text| Word {
         text: text.to_owned(),
         written: written.as_mut().and_then(Iterator::next).map(str::to_owned),
         unset: word.unset.clone(),
@@ -194,9 +198,17 @@ fn listen(context: &mut Context<'_, '_>, proxy: &mut Proxy, at: At, word: &Word)
         }
         _ => address::content(&Word::plain(word.text.clone(), 1), context.environment)?,
     };
-    if let Err(problem) = addresses::bind(&bare.replace("$${", "${")) {
-        context.report.error(at, "bind", problem.message);
-        return None;
+    match addresses::bind(&bare.replace("$${", "${")) {
+        Ok(BindText::Tcp(_, ports)) if *ports.start() == 0 => {
+            let text = "HAProxy takes no port 0: write the port";
+            context.report.error(at, "bind", text);
+            return None;
+        }
+        Ok(_) => {}
+        Err(problem) => {
+            context.report.error(at, "bind", problem.message);
+            return None;
+        }
     }
     match (&parsed, &word.written) {
         (Address::Host { host, .. }, _) if address::is_name(host) => Some(bare),
@@ -246,7 +258,8 @@ fn words(
         if !is_flag(name) {
             index += 1;
         }
-        if index >= statement.words.len() && is_known(context, name) {
+        // HAProxy 3.0 and later take `thread` without a value.
+        if index >= statement.words.len() && is_known(context, name) && name != "thread" {
             context.report.error(at, keyword, "a value is missing");
             return keys;
         }
@@ -368,9 +381,8 @@ fn option(
         "cc" => match rlb::algorithm(statement.word(index)) {
             Ok(_) => drop(keys.insert("cc", quoted(statement, index))),
             Err(problem) => {
-                context
-                    .report
-                    .error(statement.at(index), keyword, problem.message);
+                keys.remove("cc");
+                no_algorithm(context, statement, index, (&keyword, &problem));
             }
         },
         "tcp-ut" => {
@@ -385,6 +397,18 @@ fn option(
         _ => return false,
     }
     true
+}
+
+/// Says of a name of an algorithm that no kernel has what HAProxy does with it: it warns at the start and goes on.
+pub(super) fn no_algorithm(
+    context: &mut Context<'_, '_>,
+    statement: &Statement,
+    index: usize,
+    (keyword, problem): (&str, &rlb::Problem),
+) {
+    let text = format!("the kernel's own is used: {}", problem.message);
+    let at = statement.at(index);
+    context.report.push(at, keyword, Outcome::Changed, text);
 }
 
 /// `mss`. HAProxy's negative one, a number of bytes less than the connection's own, is looked up in the table.

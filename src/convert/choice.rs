@@ -301,7 +301,9 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
             counts: true,
         });
     }
-    if let Some(PageNotShown { why, haproxy_shows }) = &proxy.settings.page.not_shown {
+    let page = &proxy.settings.page;
+    let not_shown = page.not_shown.as_ref().or(page.open_user.as_ref());
+    if let Some(PageNotShown { why, haproxy_shows }) = not_shown {
         return Err(LeftOut {
             why: why.clone(),
             counts: *haproxy_shows,

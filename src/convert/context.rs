@@ -9,6 +9,7 @@ use super::sections::{Modifier, Statement};
 use super::units::{self, Span, Unit};
 use super::unix_bind::UnixBind;
 use crate::config::haproxy::{Becomes, Index, Place, Words};
+use std::collections::HashSet;
 
 /// What statements are read with.
 pub(super) struct Context<'a, 'e> {
@@ -23,6 +24,8 @@ pub(super) struct Context<'a, 'e> {
     pub(super) unix_bind: UnixBind,
     /// How many words nobody knew.
     pub(super) unknown: usize,
+    /// Where formats stand of which it was said that HAProxy refuses them.
+    pub(super) told_formats: HashSet<At>,
 }
 
 /// Longest word for which a near one is looked for.

@@ -95,6 +95,7 @@ mod tests {
             variable: &|name| (name == "HOME").then(|| "/root".to_owned()),
             address: &|_| None,
             folder: None,
+            real_path: &|path| path.to_owned(),
         };
         let input = Input {
             name: "a.cfg".to_owned(),

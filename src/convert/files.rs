@@ -8,7 +8,7 @@ use super::report::{At, ERRORS_MAX, Report};
 use super::sections::Input;
 use super::{Conversion, NoListener, Options, Origin, Outside, carry_over, look_up};
 use crate::config::source::{Place, Source};
-use crate::config::{self, InputFiles, Limits, Load};
+use crate::config::{self, InputFiles, Limits, Load, real_path};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -79,6 +79,7 @@ pub fn of_this_process() -> Outside<'static> {
         variable: &variable,
         address: &look_up,
         folder: folder(),
+        real_path: &real_path,
     }
 }
 

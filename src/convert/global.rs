@@ -11,7 +11,7 @@ use super::units::{self, Unit};
 use super::unix_bind::UnixBind;
 use crate::config::haproxy::Place;
 use crate::config::{API_MAXCONN_MAX, MAXCONN_MAX, THREADS_MAX, units as rlb};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What `global` says, as rlb writes it.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Global {
     pub(super) api: BTreeMap<&'static str, String>,
     /// The keys of each of its sockets.
     pub(super) sockets: Vec<socket::Socket>,
+    /// Their numbers.
+    pub(super) socket_ids: HashSet<i64>,
     pub(super) unix_bind: UnixBind,
     /// `server-state-file` and `server-state-base` as they are written.
     pub(super) state_file: Option<String>,
@@ -107,9 +109,7 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
         return context.report.error(statement.at(index), word, problem);
     }
     match word {
-        "log" => {
-            global.targets.extend(log::read(context, statement));
-        }
+        "log" => global.targets.extend(log::read(context, statement)),
         "log-tag" => match rlb::name(statement.word(1)) {
             Ok(()) => {
                 global.tag = Some(statement.word(1).to_owned());
@@ -139,8 +139,10 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
         "server-state-file" | "server-state-base" => states(context, global, statement),
         "description" => describe(context, global, statement),
         "stats" if statement.word(1) == "socket" => {
-            let marks = socket::read(context, &mut global.sockets, statement);
-            global.marks.extend(marks);
+            let sockets = (&mut global.sockets, &mut global.socket_ids);
+            global
+                .marks
+                .extend(socket::read(context, sockets, statement));
         }
         "stats" if ["timeout", "maxconn"].contains(&statement.word(1)) => {
             socket_limit(context, global, statement);

@@ -32,6 +32,9 @@ mod global;
 mod lexer;
 mod listen_address;
 mod log;
+mod log_format;
+mod one_sided;
+mod other_section;
 mod page;
 mod prove;
 mod proxy;
@@ -39,10 +42,12 @@ mod report;
 mod retry_on;
 mod routes;
 mod rules;
+mod same_address;
 mod sample;
 mod sample_names;
 mod sections;
 mod server;
+mod server_from;
 mod server_header;
 mod server_values;
 mod socket;
@@ -75,6 +80,7 @@ use sections::{Kind, Section};
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 /// How to convert.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -151,6 +157,8 @@ pub struct Outside<'a> {
     pub address: &'a dyn Fn(&str) -> Option<IpAddr>,
     /// The folder that relative paths of sockets are in; `None`: they are errors.
     pub folder: Option<&'a str>,
+    /// The path of a socket without symbolic links in its folder.
+    pub real_path: &'a dyn Fn(&Path) -> PathBuf,
 }
 
 /// How often what is not valid is left out before nothing is written: a backend, what leads to it, and once more.
@@ -233,9 +241,11 @@ fn attempt(
         ..
     } = Read::of(inputs, outside, &mut report);
     socket::settle(&mut global.sockets, &mut report);
+    let (sockets, real_path) = (&mut global.sockets, outside.real_path);
+    same_address::take_paths(&mut proxies, sockets, real_path, &mut report);
     sorry::settle(&mut proxies, &mut report);
     judge_global(&global, options, &mut report);
-    let choices = choice::choose(&proxies, &left_out.heads, options, &mut report);
+    let mut choices = choice::choose(&proxies, &left_out.heads, options, &mut report);
     if let Some(at) = one_too_many(&proxies, &choices) {
         let text = format!("more than {BINDS_MAX} addresses to listen on: nothing is written");
         report.error(at, "bind", text);
@@ -243,6 +253,8 @@ fn attempt(
     }
     let mut draft = fit(defaults, proxies, &choices, options, &mut report);
     covered::share_ports(&mut draft.proxies, &choices, &mut report);
+    let sockets = (&mut global.sockets, options.allow_degraded);
+    same_address::settle(&mut draft.proxies, &mut choices, sockets, &mut report);
     let mut pages = page::pages(&draft.proxies, &choices, &mut report);
     if options.haproxy_defaults {
         defaults::fill_in_global(&mut global, &mut pages);
@@ -251,14 +263,8 @@ fn attempt(
         global.tag.get_or_insert_with(|| tag.to_owned());
     }
     let listens = listens(&draft.proxies, &choices);
-    {
-        let carried = draft.proxies.iter().zip(&choices);
-        let carried: Vec<&Proxy> = carried
-            .filter(|(_, choice)| **choice == Choice::Carried)
-            .map(|(proxy, _)| proxy)
-            .collect();
-        defaults::tell(&carried, &pages, &global, &mut report);
-    }
+    let carried = carried(&draft.proxies, &choices);
+    defaults::tell(&carried, &pages, &global, &mut report);
     if !listens && pages.is_empty() && !options.http_drop {
         tell_of_pages_not_shown(&draft.proxies, &mut report);
     }
@@ -294,6 +300,13 @@ fn attempt(
     (conversion, heads(&draft.proxies))
 }
 
+/// The proxies that are proxies of rlb's.
+fn carried<'a>(proxies: &'a [Proxy], choices: &[Choice]) -> Vec<&'a Proxy> {
+    let all = proxies.iter().zip(choices);
+    let carried = all.filter(|(_, choice)| **choice == Choice::Carried);
+    carried.map(|(proxy, _)| proxy).collect()
+}
+
 /// What the sections say that were read so far.
 #[derive(Default)]
 struct Read {
@@ -310,6 +323,7 @@ impl Read {
         let mut environment = Environment::new(outside.variable, &report.files);
         let mut read = Self::default();
         let mut unknown = 0;
+        let mut told_formats = HashSet::new();
         let mut sink = |section: &Section, environment: &Environment<'_>, report: &mut Report| {
             let mut context = Context {
                 report,
@@ -319,9 +333,11 @@ impl Read {
                 folder: outside.folder,
                 unix_bind: read.global.unix_bind.clone(),
                 unknown,
+                told_formats: std::mem::take(&mut told_formats),
             };
             read.section(&mut context, section);
             unknown = context.unknown;
+            told_formats = context.told_formats;
         };
         sections::read(inputs, &mut environment, index, report, &mut sink);
         let mut proxies = read.proxies.iter();
@@ -334,7 +350,7 @@ impl Read {
     fn section(&mut self, context: &mut Context<'_, '_>, section: &Section) {
         match section.kind {
             Kind::Global => global::read(context, &mut self.global, section),
-            Kind::Other => other(context, section),
+            Kind::Other => other_section::read(context, section),
             Kind::Defaults => {
                 let base = from(context, section, &self.names, 2);
                 let proxy = one(context, section, base, &self.defaults);
@@ -348,28 +364,6 @@ impl Read {
                 self.proxies.push(proxy);
             }
         }
-    }
-}
-
-/// A section that is recognised and left out.
-fn other(context: &mut Context<'_, '_>, section: &Section) {
-    let word = section.head.word(0);
-    if let Some(row) = context
-        .index
-        .find(crate::config::haproxy::Place::Section, word)
-    {
-        let outcome = match row.becomes {
-            Becomes::NotNeeded => Outcome::NotNeeded,
-            _ => Outcome::Unsupported,
-        };
-        context.report.push(section.head.at, word, outcome, row.say);
-    }
-    for statement in &section.statements {
-        let text = format!("it goes with `{word}`");
-        let keyword = statement.word(0);
-        context
-            .report
-            .push(statement.at, keyword, Outcome::NotNeeded, text);
     }
 }
 
@@ -433,12 +427,9 @@ fn one(
     for statement in &section.statements {
         statement::read(context, &mut proxy, statement);
     }
-    // Only statements ask for them.
-    proxy.names = HashMap::new();
-    proxy.bind_names = HashSet::new();
-    proxy.bind_ids = HashSet::new();
-    proxy.places = HashMap::new();
-    proxy.acls = HashSet::new();
+    server::settle_used(context, &mut proxy);
+    format::settle(context, &proxy);
+    proxy.forget_names();
     sorry::forget_acls(&mut proxy);
     let page = &mut proxy.settings.page;
     if page.first_error.is_none() {

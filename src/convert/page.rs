@@ -3,7 +3,7 @@
 use super::acl;
 use super::choice::Choice;
 use super::context::{Context, keyword};
-use super::proxy::{Bind, Exporter, Page, PageNotShown, Proxy};
+use super::proxy::{Exporter, Page, PageNotShown, Proxy};
 use super::report::{Outcome, Report};
 use super::rules;
 use super::sections::{Kind, Statement};
@@ -12,7 +12,7 @@ use super::units;
 use crate::config::haproxy::Place;
 use crate::config::model::PageAdmin;
 use crate::config::{units::DURATION_MAX, uri_problem};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// Reads one statement. All of them switch the page on, those in error too.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
@@ -47,11 +47,16 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
     if statement.word(1) == "http-request" && !is_rule(context, proxy, statement) {
         return;
     }
+    if statement.word(1) == "auth"
+        && let Some(problem) = unset_user(statement)
+    {
+        return context.report.error(statement.at(2), keyword, problem);
+    }
     let page = &mut proxy.settings.page;
     let value = statement.words.get(2).map(string).unwrap_or_default();
     let (mut outcome, mut text) = (Outcome::Kept, "");
     match statement.word(1) {
-        "uri" | "realm" | "scope" if value.is_empty() => {
+        "uri" | "realm" | "scope" | "auth" if value.is_empty() => {
             let text = "a value is missing";
             return context.report.error(statement.at, keyword, text);
         }
@@ -75,11 +80,9 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
             Some(told) => (outcome, text) = told,
             None => return,
         },
-        "auth" if !is_user_and_password(&value) => {
-            let text = "a user, a colon and a password are needed";
-            return context.report.error(statement.at(2), keyword, text);
+        "auth" if page.users.insert(user(statement).to_owned()) => {
+            (outcome, text) = auth(page, statement, value);
         }
-        "auth" if page.users.insert(user(statement).to_owned()) => page.auth.push(value),
         "auth" => {
             text = "the first password of a user holds, as in HAProxy";
             outcome = Outcome::NotNeeded;
@@ -114,6 +117,27 @@ fn is_rule(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stateme
         ..statement.clone()
     };
     rules::rule(context, proxy, &rule, "stats http-request")
+}
+
+/// The variable that `stats auth` needs and that has no value.
+fn unset_user(statement: &Statement) -> Option<String> {
+    let name = statement.words.get(2)?.unset.as_ref()?;
+    Some(format!("the variable `{name}` is not set"))
+}
+
+/// `stats auth` of a user that is new, as the content of a TOML string. What became of it.
+fn auth(page: &mut Page, statement: &Statement, value: String) -> (Outcome, &'static str) {
+    if is_user_and_password(&value) {
+        page.auth.push(value);
+        return (Outcome::Kept, "");
+    }
+    let line = statement.at.line;
+    page.open_user = Some(PageNotShown {
+        why: format!("`stats auth` in line {line} has no name or no password"),
+        haproxy_shows: true,
+    });
+    let text = "a user of `[stats]` has a name and a password";
+    (Outcome::Unsupported, text)
 }
 
 /// `stats refresh`. What became of it; `None`: it is in error.
@@ -278,17 +302,12 @@ pub(super) fn pages(proxies: &[Proxy], choices: &[Choice], report: &mut Report) 
         .filter(|(_, choice)| **choice == Choice::Page)
         .map(|(proxy, _)| proxy.clone())
         .collect();
-    // A connection to a port that the kernel has chosen does not show which of two pages it is for.
-    let mut any_port: HashMap<(String, Option<String>), usize> = HashMap::new();
-    for (index, page) in pages.iter_mut().enumerate() {
+    for page in &mut pages {
         page.binds.retain(|bind| {
-            let text = if !bind.is_tcp() {
-                "`[stats]` listens on TCP addresses alone"
-            } else if is_taken(&mut any_port, bind, index) {
-                "two pages of the statistics have this address and no port: write one"
-            } else {
+            if bind.is_tcp() {
                 return true;
-            };
+            }
+            let text = "`[stats]` listens on TCP addresses alone";
             let entry = report.push(bind.at, "bind", Outcome::Unsupported, text);
             report.entries[entry].traffic = true;
             false
@@ -361,20 +380,6 @@ fn further(page: &Proxy, first: &str, limits: &[Vec<usize>], report: &mut Report
         let text = format!("the limit is that of `{first}`, for all pages together");
         report.raise(*entry, Outcome::Changed, text, false);
     }
-}
-
-/// Whether another page than `page` has this address with a port that the kernel chooses.
-fn is_taken(
-    any_port: &mut HashMap<(String, Option<String>), usize>,
-    bind: &Bind,
-    page: usize,
-) -> bool {
-    if !bind.address.ends_with(":0") {
-        return false;
-    }
-    let namespace = bind.keys.get("namespace").cloned();
-    let place = (bind.address.clone(), namespace);
-    *any_port.entry(place).or_insert(page) != page
 }
 
 /// A statement without a key.

@@ -92,6 +92,8 @@ pub(super) struct ServerKeys {
     pub(super) checks: BTreeMap<&'static str, String>,
     /// Its other keys, as rlb writes them.
     pub(super) keys: BTreeMap<&'static str, String>,
+    /// TLVs of the PROXY header, as rlb writes them.
+    pub(super) tlvs: Vec<String>,
     /// `inter` in milliseconds.
     pub(super) interval: Option<u64>,
     pub(super) marks: Vec<Mark>,
@@ -154,6 +156,8 @@ pub(super) struct Page {
     pub(super) keys: BTreeMap<&'static str, String>,
     /// Its `uri` cannot be had.
     pub(super) not_shown: Option<PageNotShown>,
+    /// A user of it has no name or no password.
+    pub(super) open_user: Option<PageNotShown>,
     /// Contents of TOML strings.
     pub(super) auth: Vec<String>,
     /// The users in `auth`.
@@ -237,6 +241,8 @@ pub(super) struct Settings {
     /// Own log targets, and whether those of `global` hold too.
     pub(super) targets: Vec<Target>,
     pub(super) log_global: bool,
+    /// The formats that hold, by their keywords, and where they are.
+    pub(super) formats: BTreeMap<&'static str, (String, At)>,
     pub(super) page: Page,
     pub(super) exporters: Vec<Exporter>,
     pub(super) disabled: bool,
@@ -298,6 +304,10 @@ pub(super) struct Proxy {
     pub(super) bind_names: HashSet<String>,
     /// The numbers of its binds. Only statements ask for them.
     pub(super) bind_ids: HashSet<i64>,
+    /// The names of its servers, those in error too. Only statements ask for them.
+    pub(super) server_names: HashSet<String>,
+    /// The servers that `use-server` names. Only statements ask for them.
+    pub(super) used_servers: Vec<(String, At)>,
     /// Its binds by their places. Only statements ask for them.
     pub(super) places: HashMap<BindPlace, usize>,
     /// The names of its ACLs. Only statements ask for them.
@@ -355,6 +365,8 @@ impl Proxy {
             binds: Vec::new(),
             bind_names: HashSet::new(),
             bind_ids: HashSet::new(),
+            server_names: HashSet::new(),
+            used_servers: Vec::new(),
             places: HashMap::new(),
             acls: HashSet::new(),
             server_acls: HashMap::new(),
@@ -372,6 +384,15 @@ impl Proxy {
             named: Vec::new(),
             unreadable: None,
         }
+    }
+
+    /// Lets go of what only statements ask for.
+    pub(super) fn forget_names(&mut self) {
+        self.names = HashMap::new();
+        self.bind_names = HashSet::new();
+        self.bind_ids = HashSet::new();
+        self.places = HashMap::new();
+        self.acls = HashSet::new();
     }
 
     /// Whether nothing but the page of the statistics answers here.

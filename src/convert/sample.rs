@@ -66,6 +66,20 @@ pub(super) fn expression(text: &str) -> Result<(Gives, Asks<'_>), String> {
     Ok((gives, asks))
 }
 
+/// Where an expression ends in a format: at the first `]` or white space outside of arguments.
+pub(super) fn end_of_expression(text: &str) -> usize {
+    let mut rest = text;
+    loop {
+        let Some(at) = rest.find(['(', ']', ' ', '\t']) else {
+            return text.len();
+        };
+        if !rest[at..].starts_with('(') {
+            return text.len() - rest.len() + at;
+        }
+        (_, _, rest) = call(&rest[at..]);
+    }
+}
+
 /// A name, the arguments in parentheses behind it, and what follows.
 fn call(text: &str) -> (&str, Option<&str>, &str) {
     let end = text.find(['(', ',']).unwrap_or(text.len());
@@ -117,9 +131,13 @@ fn patterns(words: &[&str], gives: Gives) -> Result<(), (usize, String)> {
             option => return Err((index, format!("HAProxy has no option `{option}` here"))),
         }
     }
+    let mut operator = "eq";
     for (word, text) in words.iter().enumerate().skip(index) {
+        if OPERATORS.contains(text) {
+            operator = text;
+        }
         let problem = match gives {
-            Gives::Number if !is_number(text) => format!("`{text}` is not a number"),
+            Gives::Number if !is_number(text, operator) => format!("`{text}` is not a number"),
             Gives::Address if !can_be_address(text) => format!("`{text}` is not an address"),
             _ => continue,
         };
@@ -128,11 +146,20 @@ fn patterns(words: &[&str], gives: Gives) -> Result<(), (usize, String)> {
     Ok(())
 }
 
-/// A number, a range of them, or an operator.
-fn is_number(text: &str) -> bool {
+/// The operators between numbers.
+const OPERATORS: [&str; 5] = ["eq", "ge", "gt", "le", "lt"];
+
+/// A number behind `operator`, a range of them, or an operator. Behind one that compares, HAProxy ignores what follows a
+/// point.
+fn is_number(text: &str, operator: &str) -> bool {
     let of_range = |c: char| c.is_ascii_digit() || c == ':' || c == '-';
-    let is_range = text.chars().all(of_range) && text.contains(|c: char| c.is_ascii_digit());
-    is_range || ["eq", "ge", "gt", "le", "lt"].contains(&text)
+    let has_digit = |text: &str| text.contains(|c: char| c.is_ascii_digit());
+    let is_range = |text: &str| text.chars().all(of_range) && has_digit(text);
+    let whole = match text.split_once('.') {
+        Some((whole, _)) if operator != "eq" && !text.contains([':', '-']) => whole,
+        _ => text,
+    };
+    is_range(whole) || OPERATORS.contains(&text)
 }
 
 /// An address or a network, or a name, which is looked up.
@@ -173,6 +200,9 @@ mod tests {
             "req.ssl_supported_groups, be2hex(:,2),lower -m sub 001d",
             "nbsrv(b) lt 1",
             "nbsrv(b) 1:5 7 ge 9",
+            "be_sess_rate gt 1.5",
+            "be_sess_rate eq 1 lt 5 2.x",
+            "bc_src 1:5",
             "dst_port 80 443 1000-2000",
             "hdr(host),lower,map(/etc/x,\"a,b)\") -m str x",
             "hdr_beg(host) -i www.",
@@ -201,6 +231,9 @@ mod tests {
             ("src -x 1", 1),
             ("dst_port abc", 1),
             ("nbsrv(b) foo 1", 1),
+            ("nbsrv(b) 1.5", 1),
+            ("nbsrv(b) gt 1 eq 1.5", 4),
+            ("nbsrv(b) gt x.5", 2),
             ("src -m int a", 3),
         ] {
             let found = said(text).map(|(word, _)| word);

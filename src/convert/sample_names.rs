@@ -47,7 +47,7 @@ const BACKENDS: &str = "\
 /// Sample fetches that give numbers.
 const NUMBERS: &str = "\
     accept_date act_conn avg_queue base32 bc.timer.connect bc_be_queue bc_dst_port bc_err bc_glitches \
-    bc_http_major bc_nb_streams bc_rtt bc_rttvar bc_settings_streams_limit bc_src_port bc_srv_queue be_conn \
+    bc_http_major bc_nb_streams bc_rtt bc_rttvar bc_setting_streams_limit bc_settings_streams_limit bc_src_port bc_srv_queue be_conn \
     be_conn_free be_connect_timeout be_id be_max_retries be_queue_timeout be_server_timeout be_sess_rate \
     be_tarpit_timeout be_tunnel_timeout bs.aborted bs.id bs.rst_code bytes_in bytes_out connslots cook_cnt \
     cook_val cpu_calls cpu_ns_avg cpu_ns_tot cpu_usage_grp cpu_usage_proc cpu_usage_thr cur_client_timeout \
@@ -93,11 +93,11 @@ const NUMBERS: &str = "\
 
 /// Sample fetches that give addresses.
 const ADDRESSES: &str = "\
-    bc_dst bc_src dst fc_dst fc_src hdr_ip ipv4 ipv6 req.hdr_ip res.hdr_ip shdr_ip src url_ip";
+    dst fc_dst fc_src hdr_ip ipv4 ipv6 req.hdr_ip res.hdr_ip shdr_ip src url_ip";
 
-/// Other sample fetches.
+/// Other sample fetches. HAProxy 2.6 compares `bc_dst` and `bc_src` with any text.
 const OTHERS: &str = "\
-    51d.all acl always_false always_true base baseq bc_err_name bc_err_str bc_reused be_name bin bool \
+    51d.all acl always_false always_true base baseq bc_dst bc_err_name bc_err_str bc_reused bc_src be_name bin bool \
     bs.debug_str capture.req.hdr capture.req.method capture.req.uri capture.req.ver capture.res.hdr \
     capture.res.ver cook cookie da-csv-fetch distcc_body dst_is_local dump_all_vars env fc_dst_is_local \
     fc_err_name fc_err_str fc_pp_authority fc_pp_tlv fc_pp_unique_id fc_rcvd_proxy fc_saved_syn \

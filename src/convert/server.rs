@@ -4,9 +4,11 @@ use super::address::{self, Address, Use};
 use super::bind;
 use super::context::Context;
 use super::lexer::Word;
+use super::listen_address;
 use super::proxy::{Proxy, Server, ServerKeys};
 use super::report::Outcome;
 use super::sections::Statement;
+use super::server_from::from;
 use super::server_header;
 use super::server_values;
 use super::toml_string::quote;
@@ -15,6 +17,7 @@ use crate::config::address as addresses;
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::model::{InitState, OnError};
 use crate::config::units as rlb;
+use std::collections::HashSet;
 
 /// Words behind an address that have no value.
 const FLAGS: &[&str] = &[
@@ -53,10 +56,29 @@ fn is_flag(word: &str) -> bool {
 
 /// `default-server`: what the servers after it have.
 pub(super) fn defaults(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    if statement.word(1) == "name" {
+        return named_defaults(context, statement);
+    }
     context.kept(statement.at, "default-server");
     let mut keys = std::mem::take(&mut proxy.settings.server);
-    words(context, &mut keys, statement, 1);
+    let first = from(context, &mut keys, statement, 1);
+    words(context, &mut keys, statement, first);
     proxy.settings.server = keys;
+}
+
+/// `default-server name NAME`, which HAProxy 3.5 has: only servers with `from` have what it says.
+fn named_defaults(context: &mut Context<'_, '_>, statement: &Statement) {
+    let keyword = "default-server name";
+    if statement.word(2).is_empty() {
+        let text = "a value is missing";
+        return context.report.error(statement.at(1), keyword, text);
+    }
+    if let Some(row) = context.index.find(Place::Server, "name of others") {
+        context.mark(statement.at, keyword, row);
+    }
+    let mut keys = ServerKeys::default();
+    let first = from(context, &mut keys, statement, 3);
+    words(context, &mut keys, statement, first);
 }
 
 /// `server NAME ADDRESS …` and `server-template PREFIX NUMBER ADDRESS …`.
@@ -72,6 +94,13 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         let at = statement.at(1);
         return context.report.error(at, keyword, problem.message);
     }
+    // Those of a `server-template` have numbers.
+    let name = if template {
+        TEMPLATE
+    } else {
+        statement.word(1)
+    };
+    proxy.server_names.insert(name.to_owned());
     let mut keys = proxy.settings.server.clone();
     let name = if template {
         if let Some(row) = context.index.find(Place::Proxy, keyword) {
@@ -82,8 +111,10 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         context.kept(statement.at, keyword);
         statement.word(1).to_owned()
     };
-    words(context, &mut keys, statement, at + 1);
-    let word = address::filled_in(word, context.environment);
+    let first = from(context, &mut keys, statement, at + 1);
+    words(context, &mut keys, statement, first);
+    let word = without_port_0(address::filled_in(word, context.environment));
+    let word = listen_address::in_folder(context, (statement.at(at), keyword), word);
     let Some(address) = reached(context, proxy, statement, at, &word) else {
         return;
     };
@@ -109,7 +140,8 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     }
     keys.marks.retain(|mark| {
         let has = |word: &str| mark.row.words.contains(&word);
-        (checked || !has("check-ssl")) && (by_name || !(has("resolvers") || has("init-addr")))
+        (checked || !(has("check-ssl") || has("addr unix*")))
+            && (by_name || !(has("resolvers") || has("init-addr")))
     });
     let needs_port = checked && is_portless(&word) && !keys.checks.contains_key("port");
     let name = free_name(context, proxy, statement, name);
@@ -134,6 +166,42 @@ pub(super) fn settle_ports(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
         }
         !server.needs_port
     });
+}
+
+/// Stands for the names of a `server-template`. No server has it.
+const TEMPLATE: &str = "";
+
+/// The proxy is over: reports each `use-server` for a server that it does not have.
+pub(super) fn settle_used(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
+    let names = &proxy.server_names;
+    let any = proxy.settings.disabled || names.contains(TEMPLATE);
+    for (name, at) in proxy.used_servers.drain(..) {
+        if !any && !names.contains(&name) {
+            let text = format!("the proxy has no server `{name}`");
+            context.report.error(at, "use-server", text);
+        }
+    }
+    proxy.server_names = HashSet::new();
+}
+
+/// A server's address. HAProxy's port 0 is none: the client's port decides.
+fn without_port_0(word: Word) -> Word {
+    let Address::Host {
+        port: Some(port), ..
+    } = address::parse(&word.text)
+    else {
+        return word;
+    };
+    if !port.bytes().all(|byte| byte == b'0') {
+        return word;
+    }
+    let end = format!(":{port}");
+    let bare = |text: &str| text.strip_suffix(&*end).map(str::to_owned);
+    Word {
+        text: bare(&word.text).unwrap_or_default(),
+        written: word.written.as_deref().and_then(bare),
+        ..word
+    }
 }
 
 /// Whether the client's port decides the server's.
@@ -385,6 +453,10 @@ fn option(
     let key = if name == "cc" { "cc" } else { "namespace" };
     match read {
         Ok(_) => drop(keys.keys.insert(key, quote(value))),
+        Err(problem) if key == "cc" && !value.is_empty() => {
+            keys.keys.remove(key);
+            bind::no_algorithm(context, statement, index, ("server cc", &problem));
+        }
         Err(problem) => {
             let keyword = format!("server {name}");
             context
@@ -404,11 +476,24 @@ fn check_address(
 ) {
     let at = statement.at(index);
     let text = statement.word(index);
-    let Address::Host { host, port } = address::parse(text) else {
-        let text = format!("`{text}` is no IP address");
-        return context.report.error(at, "server addr", text);
+    let (host, port) = match address::parse(text) {
+        Address::Host { host, port } => (host, port),
+        Address::Unix(_) | Address::Abstract(_) | Address::Padded(_) => {
+            if let Some(row) = context.index.find(Place::Server, "addr unix@") {
+                let mark = context.mark(at, "server addr", row);
+                keys.marks.push(mark);
+            }
+            return;
+        }
+        Address::Descriptor(_) | Address::Unusable(_) => {
+            let text = format!("`{text}` is no IP address");
+            return context.report.error(at, "server addr", text);
+        }
     };
-    let bare = host.trim_matches(['[', ']']);
+    let bare = match host.trim_matches(['[', ']']) {
+        "" | "*" => "0.0.0.0",
+        bare => bare,
+    };
     let ip = bare.parse().ok().or_else(|| (context.resolve)(&host));
     let Some(ip): Option<std::net::IpAddr> = ip else {
         let text = format!("the name `{host}` does not resolve");

@@ -1,6 +1,7 @@
 //! What the words of a server say of the PROXY header with which its connections begin.
 
 use super::context::Context;
+use super::log_format;
 use super::proxy::ServerKeys;
 use super::sections::Statement;
 use super::toml_string::quote;
@@ -8,6 +9,9 @@ use crate::config::haproxy::Place;
 use crate::config::model::ProxyV2Options;
 use crate::config::own_tlv::OwnTlv;
 use crate::config::units::Problem;
+
+/// The word of the table for a TLV that rlb cannot make.
+const OTHER_TLV: &str = "set-proxy-v2-tlv-fmt *";
 
 /// A word about the PROXY header; `index` is that of its value. Whether it is one.
 pub(super) fn word(
@@ -49,9 +53,13 @@ pub(super) fn word(
 pub(super) fn finish(keys: &mut ServerKeys) {
     if keys.keys.get("send-proxy") != Some(&quote("v2")) {
         keys.keys.remove("proxy-v2-options");
-        keys.keys.remove("proxy-v2-tlvs");
-        keys.marks
-            .retain(|mark| !mark.row.words.contains(&"proxy-v2-options ssl"));
+        keys.marks.retain(|mark| {
+            let mut only_v2 = ["proxy-v2-options ssl", OTHER_TLV].into_iter();
+            !only_v2.any(|word| mark.row.words.contains(&word))
+        });
+    } else if !keys.tlvs.is_empty() {
+        let list = format!("[{}]", keys.tlvs.join(", "));
+        keys.keys.insert("proxy-v2-tlvs", list);
     }
 }
 
@@ -89,25 +97,30 @@ fn v2_options(
     }
 }
 
-/// `set-proxy-v2-tlv-fmt(TYPE) FORMAT`, behind those before it.
+/// `set-proxy-v2-tlv-fmt(TYPE) FORMAT`, behind those before it. What rlb cannot say of a session is looked up in the table.
 fn own_tlv(
     context: &mut Context<'_, '_>,
     keys: &mut ServerKeys,
     statement: &Statement,
     (kind, index): (Result<u8, Problem>, usize),
 ) {
-    let key = "proxy-v2-tlvs";
-    let read = kind.and_then(|kind| Ok(OwnTlv::new(kind, statement.word(index))?.to_string()));
+    let keyword = "server set-proxy-v2-tlv-fmt";
+    let at = statement.at(index);
+    let problem = match kind {
+        Err(ref problem) => Some(problem.message.clone()),
+        Ok(_) => log_format::refused(statement.word(index)),
+    };
+    if let Some(problem) = problem {
+        return context.report.error(at, keyword, problem);
+    }
+    let read = kind.and_then(|kind| OwnTlv::new(kind, statement.word(index)));
     match read {
-        Ok(text) => {
-            let before = keys.keys.get(key).and_then(|list| list.strip_suffix(']'));
-            let begin = before.map_or_else(|| "[".to_owned(), |before| format!("{before}, "));
-            keys.keys.insert(key, format!("{begin}{}]", quote(&text)));
-        }
-        Err(problem) => {
-            let at = statement.at(index);
-            let keyword = "server set-proxy-v2-tlv-fmt";
-            context.report.error(at, keyword, problem.message);
+        Ok(tlv) => keys.tlvs.push(quote(&tlv.to_string())),
+        Err(_) => {
+            if let Some(row) = context.index.find(Place::Server, OTHER_TLV) {
+                let mark = context.mark(at, keyword, row);
+                keys.marks.push(mark);
+            }
         }
     }
 }

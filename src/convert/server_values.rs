@@ -30,6 +30,9 @@ pub(super) const NUMBERS: [(&str, i64, i64); 9] = [
     ("id", 1, i32::MAX as i64),
 ];
 
+/// The words that HAProxy takes as the last one of a line: the value is 0.
+const ZERO_AT_THE_END: [&str; 4] = ["weight", "maxconn", "minconn", "maxqueue"];
+
 /// A number with its bounds; outside of them it is the nearest that is possible, as in HAProxy.
 pub(super) fn number(
     context: &mut Context<'_, '_>,
@@ -38,7 +41,13 @@ pub(super) fn number(
     index: usize,
     (key, least, most): (&'static str, i64, i64),
 ) {
-    let Some(number) = context.number_or_zero(statement, index) else {
+    let is_left_out = index >= statement.words.len() && ZERO_AT_THE_END.contains(&key);
+    let number = if is_left_out {
+        Some(0)
+    } else {
+        context.number_or_zero(statement, index)
+    };
+    let Some(number) = number else {
         return;
     };
     let mut refused = REFUSED.iter();

@@ -28,7 +28,7 @@ type Keys = BTreeMap<&'static str, String>;
 pub(super) struct Socket {
     pub(super) at: At,
     pub(super) keys: Keys,
-    address: BindAddress,
+    pub(super) address: BindAddress,
 }
 
 /// The levels of clients, from the one that may do least.
@@ -37,7 +37,7 @@ const LEVELS: [&str; 3] = ["user", "operator", "admin"];
 /// Reads one line into the sockets. What it has that is not carried over.
 pub(super) fn read(
     context: &mut Context<'_, '_>,
-    all: &mut Vec<Socket>,
+    (all, ids): (&mut Vec<Socket>, &mut HashSet<i64>),
     statement: &Statement,
 ) -> Vec<Mark> {
     let keyword = "stats socket";
@@ -50,7 +50,7 @@ pub(super) fn read(
     let errors = context.report.errors;
     let word = address::filled_in(word, context.environment);
     let entry = context.kept(statement.at, keyword);
-    let (keys, mut marks) = words(context, statement, &word);
+    let (keys, mut marks) = words(context, statement, (&word, ids));
     let is_closed = !marks.is_empty();
     let mut sockets: Vec<Socket> = Vec::new();
     for piece in bind::pieces(&word) {
@@ -69,6 +69,16 @@ pub(super) fn read(
         if all.len() + sockets.len() >= BINDS_MAX && context.report.errors > errors {
             break;
         }
+    }
+    let mut words = statement.words.iter().skip(3);
+    if let Some(id) = words
+        .position(|word| word.text == "id")
+        .filter(|_| sockets.len() > 1)
+    {
+        let text = "it can only be used with a single address and port";
+        context
+            .report
+            .error(statement.at(3 + id), "stats socket id", text);
     }
     let in_error = context.report.errors > errors;
     if in_error || is_closed {
@@ -303,7 +313,7 @@ fn tell_covered(sockets: &mut [Socket], (index, by): (usize, usize), report: &mu
 fn words(
     context: &mut Context<'_, '_>,
     statement: &Statement,
-    addresses: &Word,
+    (addresses, ids): (&Word, &mut HashSet<i64>),
 ) -> (Keys, Vec<Mark>) {
     let (mut keys, mut closed) = (Keys::new(), Vec::new());
     let mut index = 3;
@@ -341,6 +351,9 @@ fn words(
                     break;
                 };
                 let mark = context.mark(at, &keyword, row);
+                if name == "id" {
+                    number(context, statement, index + 1, ids);
+                }
                 let mut pieces = addresses.text.split(',');
                 let has_effect = name != "v6only" || pieces.any(is_v6_wildcard);
                 if row.becomes == Becomes::NeedsAllowDegraded && has_effect {
@@ -351,4 +364,26 @@ fn words(
         index += if is_flag { 1 } else { 2 };
     }
     (keys, closed)
+}
+
+/// The number of a runtime socket, which no other one may have.
+fn number(
+    context: &mut Context<'_, '_>,
+    statement: &Statement,
+    index: usize,
+    ids: &mut HashSet<i64>,
+) {
+    let Some(number) = context.number(statement, index) else {
+        return;
+    };
+    let text = if number <= 0 {
+        "it has to be greater than 0"
+    } else if !ids.insert(number) {
+        "another runtime socket has this number"
+    } else {
+        return;
+    };
+    context
+        .report
+        .error(statement.at(index), "stats socket id", text);
 }

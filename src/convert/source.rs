@@ -1,5 +1,6 @@
 //! `source ADDRESS[:PORT[-PORT]] [usesrc client|clientip] [interface DEVICE]`, of a proxy and of a server.
 
+use super::address::{self, Address, Use};
 use super::context::Context;
 use super::proxy::{Mark, Proxy};
 use super::report::Outcome;
@@ -26,10 +27,17 @@ pub(super) fn read(
     index: usize,
 ) -> Read {
     let at = statement.at(index);
-    let address = own_address(context, statement, keyword, index);
+    let mut mark = None;
+    let address = match own_address(context, statement, (place, keyword), index) {
+        OwnAddress::Usable(address) => Some(address),
+        OwnAddress::Unusable(found) => {
+            mark = found;
+            None
+        }
+        OwnAddress::InError => None,
+    };
     let mut keys = Vec::new();
     let mut usable = address.is_some();
-    let mut mark = None;
     let mut last = index;
     while let word @ ("usesrc" | "interface") = statement.word(last + 1) {
         let value = statement.word(last + 2);
@@ -96,28 +104,40 @@ pub(super) fn of_proxy(context: &mut Context<'_, '_>, proxy: &mut Proxy, stateme
     }
 }
 
-/// The address as rlb writes it.
+/// What stands for an address behind `source`.
+enum OwnAddress {
+    /// As rlb writes it.
+    Usable(String),
+    /// Something that no connection of TCP can come from; what the table says of it.
+    Unusable(Option<Mark>),
+    /// What is wrong with it was reported.
+    InError,
+}
+
 fn own_address(
     context: &mut Context<'_, '_>,
     statement: &Statement,
-    keyword: &str,
+    (place, keyword): (Place, &str),
     index: usize,
-) -> Option<String> {
+) -> OwnAddress {
     let at = statement.at(index);
     let text = statement.word(index);
     if text.is_empty() {
         context.report.error(at, keyword, "an address is missing");
-        return None;
+        return OwnAddress::InError;
     }
-    let bare = ["ipv4@", "ipv6@", "tcp4@", "tcp6@", "tcp@"]
-        .iter()
-        .find_map(|family| text.strip_prefix(family))
-        .unwrap_or(text);
-    // HAProxy takes what stands behind the last colon for the port.
-    let (host, port) = match bare.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && !bare.ends_with(']') => (host, Some(port)),
-        Some((host, "")) => (host, None),
-        _ => (bare, None),
+    let (host, port) = match address::parse_for(text, Use::Server) {
+        Address::Host { host, port } => (host, port),
+        Address::Unix(_) | Address::Abstract(_) | Address::Padded(_) => {
+            let row = context.index.find(place, "usesrc of another");
+            let mark = row.map(|row| context.mark(at, keyword, row));
+            return OwnAddress::Unusable(mark);
+        }
+        Address::Descriptor(_) | Address::Unusable(_) => {
+            let text = format!("no connection comes from `{text}`");
+            context.report.error(at, keyword, text);
+            return OwnAddress::InError;
+        }
     };
     let host = host.trim_matches(['[', ']']);
     let ip = match host {
@@ -126,12 +146,24 @@ fn own_address(
             let Some(ip) = host.parse().ok().or_else(|| (context.resolve)(host)) else {
                 let text = format!("the name `{host}` does not resolve");
                 context.report.error(at, keyword, text);
-                return None;
+                return OwnAddress::InError;
             };
             Some(ip).filter(|ip: &std::net::IpAddr| !ip.is_unspecified())
         }
     };
-    let port = port.filter(|port| *port != "0");
+    let mut port = port.filter(|port| port != "0");
+    let is_range = port.as_ref().is_some_and(|port| port.contains('-'));
+    if is_range && place == Place::Proxy {
+        let text = "HAProxy takes a range of ports in a server alone";
+        context.report.error(at, keyword, text);
+        return OwnAddress::InError;
+    }
+    // In a range HAProxy's port 0 leaves the port to the kernel.
+    if let Some(last) = port.as_deref().and_then(|port| port.strip_prefix("0-")) {
+        let text = format!("the ports are 1 to {last}: there is no port 0");
+        context.report.push(at, keyword, Outcome::Changed, text);
+        port = Some(format!("1-{last}"));
+    }
     let address = match (ip, port) {
         (None, None) => "*".to_owned(),
         (None, Some(port)) => format!("*:{port}"),
@@ -140,10 +172,10 @@ fn own_address(
         (Some(ip), Some(port)) => format!("{ip}:{port}"),
     };
     match addresses::source(&address) {
-        Ok(_) => Some(address),
+        Ok(_) => OwnAddress::Usable(address),
         Err(problem) => {
             context.report.error(at, keyword, problem.message);
-            None
+            OwnAddress::InError
         }
     }
 }

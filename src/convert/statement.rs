@@ -7,8 +7,8 @@ use super::sections::{Kind, Modifier, Statement};
 use super::toml_string::quote;
 use super::units::Unit;
 use super::{
-    acl, argument_count, balance, bind, check, defaults_words, expect_proxy, format, log, page,
-    retry_on, rules, server, sorry, source, timeouts,
+    acl, argument_count, balance, bind, check, defaults_words, expect_proxy, format, log,
+    one_sided, page, retry_on, rules, server, sorry, source, timeouts,
 };
 use crate::config::haproxy::{Becomes, Place};
 
@@ -18,9 +18,13 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     if is_refused(context, proxy, statement, &keyword) {
         return;
     }
+    format::note(proxy, statement);
     match statement.word(0) {
         "mode" => mode(context, proxy, statement),
-        "bind" if proxy.kind != Kind::Backend => bind::read(context, proxy, statement, 1),
+        "bind" if proxy.kind == Kind::Backend => {
+            one_sided::bind_of_backend(context, proxy, statement);
+        }
+        "bind" => bind::read(context, proxy, statement, 1),
         "server" | "server-template" => server::read(context, proxy, statement),
         "default-server" => server::defaults(context, proxy, statement),
         "default_backend" | "use_backend" => route(context, proxy, statement, &keyword),
@@ -54,6 +58,15 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         "unique-id-format" => format::unique_id(context, proxy, statement),
         "log-format" if format::log(context, proxy, statement) => {}
         "stats" => page::read(context, proxy, statement),
+        "use-server" => {
+            let name = statement.word(1);
+            // HAProxy finds a name with an expression when a client is there.
+            if statement.words[1].unset.is_none() && !name.contains('%') {
+                let used = (name.to_owned(), statement.at(1));
+                proxy.used_servers.push(used);
+            }
+            by_table(context, proxy, statement, &keyword);
+        }
         "tcp-check" | "http-check" => check::rule(context, proxy, statement, &keyword),
         "tcp-request" if statement.word(1) == "connection" => {
             let expects = statement.word(2) == "expect-proxy";
@@ -66,7 +79,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     }
 }
 
-/// Whether HAProxy takes the statement nowhere, or not here, by its words alone, which is then reported.
+/// Whether HAProxy takes the statement nowhere, or not here, or ignores it, by its words alone, which is then reported.
 fn is_refused(
     context: &mut Context<'_, '_>,
     proxy: &mut Proxy,
@@ -77,6 +90,15 @@ fn is_refused(
         && let Some(problem) = defaults_words::refused(statement, proxy.name.is_empty())
     {
         context.report.error(statement.at, keyword, problem);
+        return true;
+    }
+    if let Some(problem) = one_sided::refused(proxy.kind, statement) {
+        context.report.error(statement.at, keyword, problem);
+        return true;
+    }
+    if let Some(why) = one_sided::ignored(proxy.kind, statement) {
+        let outcome = Outcome::NotNeeded;
+        context.report.push(statement.at, keyword, outcome, why);
         return true;
     }
     if let Some((word, problem)) = argument_count::refused(Place::Proxy, statement) {

@@ -28,6 +28,14 @@ fn process(name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
+/// The folder `/run/link` leads to `/run/real`.
+fn real_path(path: &Path) -> PathBuf {
+    match path.strip_prefix("/run/link") {
+        Ok(rest) => Path::new("/run/real").join(rest),
+        Err(_) => path.to_owned(),
+    }
+}
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/convert")
 }
@@ -57,6 +65,7 @@ fn converted(name: &str, bytes: &[u8]) -> Conversion {
         variable: &process,
         address: &|name| (name == "localhost").then(|| [127, 0, 0, 1].into()),
         folder: None,
+        real_path: &real_path,
     };
     convert(&[input], options(bytes), outside)
 }
@@ -223,7 +232,7 @@ fn warnings_name_lines_of_the_files_that_were_converted() {
 fn both_places_of_a_problem_are_in_the_files_that_were_converted() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("haproxy.cfg");
-    let listen = |name| format!("listen {name}\n  bind 127.0.0.1:80\n  server s1 10.0.0.1:80\n");
+    let listen = |name| format!("listen {name}\n  bind abns@name\n  server s1 10.0.0.1:80\n");
     fs::write(&path, [listen("a"), listen("b")].concat()).expect("written");
     let files = HaproxyFiles {
         paths: vec![path.clone()],
@@ -260,7 +269,7 @@ fn numbered(size: usize, head: &str, line: &dyn Fn(u32, [u8; 4]) -> String) -> V
 }
 
 /// Files in which much is compared with much, of about so many bytes.
-fn wide_files(size: usize) -> [(&'static str, Vec<u8>); 5] {
+fn wide_files(size: usize) -> [(&'static str, Vec<u8>); 7] {
     let repeated = |head: &str, line: &str| repeated(size, head, line);
     let numbered = |head: &str, line: &dyn Fn(u32, [u8; 4]) -> String| numbered(size, head, line);
     let page = |number, [_, a, b, c]: [u8; 4]| {
@@ -281,6 +290,19 @@ fn wide_files(size: usize) -> [(&'static str, Vec<u8>); 5] {
     [
         ("pages", numbered("", &page)),
         ("one bind", numbered("listen web\n  bind *:81,", &address)),
+        (
+            "TLVs",
+            repeated(
+                "listen web\n  bind *:81\n",
+                "  default-server set-proxy-v2-tlv-fmt(1) x\n",
+            ),
+        ),
+        (
+            "paths",
+            numbered("", &|number, _| {
+                format!("listen l{number}\n  bind /run/{number}/s\n")
+            }),
+        ),
         (
             "one bind of one port",
             repeated("listen web\n  bind *:81,", ":80,"),
@@ -444,8 +466,7 @@ fn errors_have_a_place_and_are_left_out() {
 #[test]
 fn a_page_that_is_in_error_is_left_out() {
     for (line, what) in [
-        ("stats auth nocolon", "`stats auth` in line"),
-        ("stats auth ${NOTSET}", "`stats auth` in line"),
+        ("stats auth \"${NOTSET}\"", "`stats auth` in line"),
         ("stats auth", "`stats auth` in line"),
         (
             "stats http-requst deny if { src 10.0.0.1 }",
@@ -1043,6 +1064,7 @@ fn a_relative_path_of_a_socket_is_in_the_folder_of_the_process() {
             variable: &process,
             address: &|_| None,
             folder: Some(folder),
+            real_path: &real_path,
         };
         let one = convert(&[input], Options::default(), outside);
         let (config, _) = load(&one.toml).expect("it loads");
@@ -1221,21 +1243,32 @@ fn a_bind_that_a_wildcard_of_its_proxy_covers_is_left_out() {
     }
 }
 
-/// The start would fail.
+/// Of one at a descriptor the start would fail.
 #[test]
-fn a_proxy_at_the_address_of_a_runtime_socket_is_in_error() {
-    for (socket, bind) in [
-        ("127.0.0.1:81", "*:81"),
-        ("/run/x", "/run/x"),
-        ("fd@3", "fd@3"),
+fn one_of_a_proxy_and_a_runtime_socket_at_one_address_is_left_out() {
+    for (socket, bind, status, part, stays) in [
+        (
+            "127.0.0.1:81",
+            "*:81",
+            1,
+            "listens at its address, too",
+            false,
+        ),
+        ("/run/x", "/run/x", 0, "a later line takes its path", true),
+        (
+            "fd@3",
+            "fd@3",
+            78,
+            "is already taken by [runtime-api] in some.cfg:14",
+            true,
+        ),
     ] {
         let text = format!(
             "listen last\n mode tcp\n server a 127.0.0.1:1\n bind {bind}\n\
              global\n stats socket {socket}\n"
         );
-        let part = "is already taken by [runtime-api] in some.cfg:14";
-        let one = assert_exit("", &text, 78, part);
-        assert!(one.toml.contains("[runtime-api]"), "{}", one.toml);
+        let one = assert_exit("", &text, status, part);
+        assert_eq!(one.toml.contains("[runtime-api]"), stays, "{}", one.toml);
         assert!(load(&one.toml).is_ok(), "{}", one.toml);
     }
 }
@@ -1358,7 +1391,7 @@ fn a_bind_that_is_written_again_is_left_out() {
     assert!(load(&one.toml).is_ok());
     // They are not the same.
     let other = "listen last\n bind :81\n bind :81 tfo\n server a 127.0.0.1:1\n";
-    assert_exit("", other, 78, "already taken");
+    assert_exit("", other, 1, "line 10 has its address, too");
 }
 
 #[test]

@@ -86,18 +86,30 @@ pub(super) fn number(text: &str) -> Result<i64, String> {
     value.map_err(|_| format!("`{text}` is not a number"))
 }
 
-/// A file mode as HAProxy reads it, octal, and as rlb writes it. `None`: 0 leaves the file as it is.
+/// A file mode as HAProxy reads it, by `strtol`, and as rlb writes it: the bits that are no access are left out. `None`: 0
+/// leaves the file as it is.
 pub(super) fn file_mode(text: &str) -> Result<Option<String>, String> {
-    let mode = u32::from_str_radix(text, 8);
-    let mode = mode.ok().filter(|mode| *mode <= 0o777);
-    let Some(mode) = mode.filter(|_| !text.starts_with('+')) else {
+    let bare = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let is_octal = !bare.is_empty() && bare.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    if !is_octal {
         return Err(format!("`{text}` is not a file mode"));
+    }
+    let greatest = if text.starts_with('-') {
+        i64::MIN
+    } else {
+        i64::MAX
     };
-    let written = match text.len() {
-        3 | 4 => text.to_owned(),
-        _ => format!("{mode:04o}"),
-    };
-    Ok((mode != 0).then_some(written))
+    let mode = i64::from_str_radix(text, 8).unwrap_or(greatest);
+    // HAProxy keeps so many bits of it, and the kernel looks at the last twelve.
+    if mode.trailing_zeros() >= u32::BITS {
+        return Ok(None);
+    }
+    let access = mode & 0o777;
+    Ok(Some(if access == mode && [3, 4].contains(&text.len()) {
+        text.to_owned()
+    } else {
+        format!("{access:04o}")
+    }))
 }
 
 /// A file mode as HAProxy reads it in `unix-bind`, by `strtol`: what follows the octal digits is not looked at, and without
@@ -179,7 +191,15 @@ mod tests {
         ] {
             assert_eq!(leading_file_mode(text).as_deref(), mode, "{text}");
         }
-        for wrong in ["", "8", "6x6", "1777", "-1", "+7", "0x1ff"] {
+        assert_eq!(mode("1777").as_deref(), Some("0777"));
+        assert_eq!(mode("-1").as_deref(), Some("0777"));
+        assert_eq!(mode("+7").as_deref(), Some("0007"));
+        assert_eq!(mode("65536000").as_deref(), Some("0000"));
+        assert_eq!(mode("-000"), None);
+        let long = "7".repeat(40);
+        assert_eq!(mode(&long).as_deref(), Some("0777"));
+        assert_eq!(mode(&format!("-{long}")), None);
+        for wrong in ["", "8", "6x6", "-", "+-7", "0x1ff"] {
             assert!(file_mode(wrong).is_err(), "{wrong}");
         }
     }

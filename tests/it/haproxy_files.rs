@@ -1,16 +1,24 @@
 //! Configurations of HAProxy's: `rlb convert`, `rlb run --haproxy` with its reloads, `rlb check` and
 //! `rlb diff`.
 
+use crate::harness::beside::{self, Beside};
 use crate::harness::client::{hear, http_get};
 use crate::harness::needs;
+use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::rlb::{Start, command};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+
+thread_local! {
+    /// Where the service of a test is. HAProxy takes no port that the kernel chooses.
+    static ADDRESS: SocketAddr = ports::free();
+}
 
 /// A service with these lines, over these servers.
 fn haproxy(lines: &str, servers: &[SocketAddr]) -> String {
@@ -19,9 +27,10 @@ fn haproxy(lines: &str, servers: &[SocketAddr]) -> String {
         .map(|(index, address)| format!("  server s{index} {address}\n"))
         .collect();
     let servers = servers.concat();
+    let address = ADDRESS.with(|address| *address);
     format!(
         "defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1m\n  timeout server 1m\n\
-         listen fe\n  bind 127.0.0.1:0\n{lines}{servers}"
+         listen fe\n  bind {address}\n{lines}{servers}"
     )
 }
 
@@ -67,6 +76,95 @@ fn binds_and_sockets_that_haproxy_opens_are_opened() {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).expect("an answer");
         assert_eq!(answer.trim(), level, "{port}");
+    }
+    rlb.stop();
+}
+
+/// Binds of several proxies at one port or at one path, in rlb and in HAProxy: who gets which clients.
+#[test]
+fn binds_beside_each_other_get_the_clients_that_haproxy_gives_them() {
+    let seen = beside::both(|program| {
+        let netns = Netns::loopback();
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).expect("a link");
+        let [wide, narrow] =
+            ["wide", "narrow"].map(|word| netns.enter(|| Peer::start(Behaviour::Says(word))));
+        let service = format!(
+            "  server s {wide}\n\
+             listen wide\n  bind *:7001\n  bind *:7010-7012\n  bind :::7020-7022\n  bind 127.0.0.1:7030\n  \
+             bind {folder}/link/socket\n  server s {wide}\n\
+             listen narrow\n  bind 127.0.0.1:7001\n  bind 127.0.0.1:7011 id 9\n  bind :::7012\n  \
+             bind 127.0.0.1:7021\n  bind *:7030 interface lo\n  bind {folder}/socket\n  server s {narrow}\n",
+            wide = wide.address(),
+            narrow = narrow.address(),
+            folder = folder.path().display(),
+        );
+        let balancer = Beside::start(program, netns, ("", &service));
+        let mut seen = Vec::new();
+        for (host, port) in [
+            ("127.0.0.1", 7001),
+            ("127.0.0.2", 7001),
+            ("127.0.0.1", 7010),
+            ("127.0.0.1", 7011),
+            ("127.0.0.2", 7011),
+            ("127.0.0.1", 7012),
+            ("::1", 7012),
+            ("127.0.0.1", 7021),
+            ("127.0.0.2", 7021),
+            ("127.0.0.1", 7022),
+            ("::1", 7021),
+            ("127.0.0.1", 7030),
+            ("127.0.0.2", 7030),
+        ] {
+            let address = SocketAddr::new(host.parse().expect("an address"), port);
+            // Each of the workers' sockets has clients.
+            for _ in 0..4 {
+                let heard = balancer.netns.enter(|| hear(address)).0;
+                seen.push(format!("{address} {heard}"));
+            }
+        }
+        let mut stream = UnixStream::connect(folder.path().join("socket")).expect("connected");
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).expect("a word");
+        seen.push(format!("the path {heard}"));
+        balancer.stop();
+        seen
+    });
+    let expected = [
+        "127.0.0.1:7001 narrow",
+        "127.0.0.2:7001 wide",
+        "the path narrow",
+    ];
+    let has = |line: &&str| seen.iter().any(|seen| seen == line);
+    assert!(seen.is_empty() || expected.iter().all(has), "{seen:?}");
+}
+
+/// A bind that has a part of another one's clients comes and goes by reloads, and stays over an upgrade.
+#[test]
+fn a_bind_beside_another_one_comes_and_goes() {
+    let peers = ["wide", "narrow"].map(|word| Peer::start(Behaviour::Says(word)));
+    let [wide, narrow] = peers.each_ref().map(Peer::address);
+    let port = ports::free().port();
+    let alone = format!(
+        "{}listen wide\n  bind *:{port}\n  server s {wide}\n",
+        haproxy("", &[wide])
+    );
+    let both = format!("{alone}listen narrow\n  bind 127.0.0.1:{port}\n  server s {narrow}\n");
+    let heard = |last: u8| hear(SocketAddr::from(([127, 0, 0, last], port))).0;
+    let mut rlb = Start::new(&both).haproxy().ready();
+    for _ in 0..2 {
+        assert_eq!(
+            (heard(1), heard(2)),
+            ("narrow".to_owned(), "wide".to_owned())
+        );
+        rlb.reload(&alone);
+        assert_eq!((heard(1), heard(2)), ("wide".to_owned(), "wide".to_owned()));
+        rlb.reload(&both);
+        assert_eq!(
+            (heard(1), heard(2)),
+            ("narrow".to_owned(), "wide".to_owned())
+        );
     }
     rlb.stop();
 }
@@ -205,6 +303,7 @@ const TAKEN_BY_HAPROXY: &[(&str, &str)] = &[];
 
 /// Inputs of the converter that are refused by HAProxy 2.6, though rlb takes them: why.
 const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
+    ("addresses-short", "words of newer versions"),
     ("bind-tls", "the certificate is missing"),
     ("binds-inherited", "nobody passes the descriptors"),
     (
@@ -226,16 +325,14 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
     ("options", "the file of an error page is missing"),
     ("proxy-headers", "a timeout of newer versions"),
     ("rates-refused", "a word of newer versions"),
-    (
-        "stats-not-valid",
-        "a port that the kernel chooses is refused",
-    ),
     ("rates", "the server that is tracked is missing"),
     (
         "socket-options",
         "words of newer versions; nobody passes the descriptor, and the namespace is missing",
     ),
+    ("same-path", "a word of newer versions"),
     ("sections-others", "the file of an error page is missing"),
+    ("server-words-of-3-5", "words of newer versions"),
     ("servers", "the name of a server does not resolve"),
     ("servers-inert", "the resolvers are missing"),
     ("servers-twice", "names that stand twice get a number"),

@@ -257,6 +257,7 @@ pub(super) const WORDS: &[Words] = &[
             "crt-base",
             "key-base",
             "issuers-chain-path",
+            "acme.scheduler",
             "maxsslconn",
             "maxsslrate",
             "ocsp-update.*",

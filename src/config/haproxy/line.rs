@@ -248,6 +248,30 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Server,
         NeedsAllowDegraded,
+        "a check goes to an IP address and a port: this one goes to those of the server",
+        &["addr unix*"],
+    ),
+    words(
+        Server,
+        Missing,
+        "rlb makes a TLV of what is known when a session begins: the type and the format are others",
+        &["set-proxy-v2-tlv-fmt *"],
+    ),
+    words(
+        Server,
+        Missing,
+        "a server has what its own line and the `default-server` of its proxy say, not what others say",
+        &["from *"],
+    ),
+    words(
+        Server,
+        NotNeeded,
+        "only a server with `from` asks for it",
+        &["name *"],
+    ),
+    words(
+        Server,
+        NeedsAllowDegraded,
         "rlb has no agent checks yet",
         &["agent-check"],
     ),
