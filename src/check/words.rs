@@ -7,6 +7,9 @@ pub(super) const OTHER: &str = "General socket error";
 
 /// Whose error it is, and the system's text.
 pub(super) fn of_error(error: &io::Error) -> String {
+    if is_of_tls(error) {
+        return "SSL fatal error".to_owned();
+    }
     let code = match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => "ECONNREFUSED returned by OS",
         Some(libc::ECONNRESET) => "ECONNRESET returned by OS",
@@ -26,4 +29,12 @@ pub(super) fn of_system(error: &io::Error) -> String {
         .split_once(" (os error")
         .map(|(text, _)| text.to_owned());
     text.unwrap_or_else(|| error.to_string())
+}
+
+/// Whether what the other side says in TLS is the error.
+fn is_of_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner
+        .and_then(|it| it.downcast_ref::<rustls::Error>())
+        .is_some()
 }

@@ -217,6 +217,14 @@ words! {
 }
 
 words! {
+    /// Whether a certificate must be valid.
+    VerifyWord(values::Verify) {
+        "required" => values::Verify::Required,
+        "none" => values::Verify::None,
+    }
+}
+
+words! {
     /// The format of log lines.
     FormatWord(values::LogFormat) {
         "raw" => values::LogFormat::Raw,

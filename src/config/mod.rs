@@ -28,6 +28,7 @@ mod show;
 pub mod source;
 pub mod state_files;
 mod syntax;
+pub mod tls;
 mod tree;
 pub mod units;
 mod unknown;
@@ -96,7 +97,7 @@ pub struct Loader<'a> {
     pub limits: Limits,
     /// Value of an environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether `include` and `${file:…}` may read files, and folders may be looked at.
+    /// Whether `include` and `${file:…}` may read files, those that keys name are read, and folders may be looked at.
     pub disk: bool,
 }
 

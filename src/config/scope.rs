@@ -10,10 +10,12 @@
 use crate::config::Limits;
 use crate::config::diagnostic::{Diagnostic, Report};
 use crate::config::key::Key;
+use crate::config::script::TlsContext;
 use crate::config::shapes::{Located, Maybe, Timespan};
 use crate::config::source::{Place, Source};
 use crate::config::tree::RemovedKeys;
 use crate::config::units::{self, Problem};
+use std::collections::HashSet;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +65,10 @@ pub(in crate::config) struct Validator<'a> {
     pub(in crate::config) binds: usize,
     /// Servers so far, of all backends.
     pub(in crate::config) servers: usize,
+    /// Files that keys name are read, to see whether they are as they should be.
+    pub(in crate::config) disk: bool,
+    /// What such files were read for.
+    pub(in crate::config) tls: HashSet<Arc<TlsContext>>,
 }
 
 impl Validator<'_> {

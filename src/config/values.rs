@@ -616,6 +616,15 @@ pub enum CheckKind {
     TlsHello,
 }
 
+/// Whether a server's certificate must be valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Checks fail when it is not.
+    Required,
+    /// It may be any.
+    None,
+}
+
 impl CheckKind {
     /// All of them.
     pub const ALL: [Self; 8] = [

@@ -15,6 +15,7 @@ use super::sections::{Kind, Modifier, Statement};
 use super::toml_string::quote;
 use crate::config::haproxy::Place;
 use crate::config::script::{BUFFER_MAX, StatusRanges};
+use crate::config::tls::is_host_name;
 
 /// The options that are a check that rlb has a type for, but for those of `tcp-check` and `httpchk`.
 const PRESETS: [&str; 6] = [
@@ -261,7 +262,15 @@ fn connect(words: &mut Cursor<'_>) -> Read<Pairs> {
                 );
                 ("address", host)
             }
-            "ssl" | "sni" | "alpn" => return missing("rlb has no TLS in checks yet"),
+            "ssl" => ("tls", "true".to_owned()),
+            "sni" => {
+                let value = words.value(name)?;
+                if !is_host_name(&value.text) {
+                    return missing("a check asks for the name of a host");
+                }
+                ("sni", text(value)?)
+            }
+            "alpn" => ("alpn", text(words.value(name)?)?),
             "via-socks4" => return missing("rlb has no SOCKS4"),
             "proto" => {
                 if ["none", "h1"].contains(&&*words.value(name)?.text) {

@@ -18,14 +18,27 @@ pub(super) struct Context<'a, 'e> {
     pub(super) environment: &'a Environment<'e>,
     /// The address of a host name.
     pub(super) resolve: &'a dyn Fn(&str) -> Option<std::net::IpAddr>,
-    /// The folder that relative paths of sockets are in.
+    /// The folder that relative paths are in.
     pub(super) folder: Option<&'a str>,
     /// What `unix-bind` says so far.
     pub(super) unix_bind: UnixBind,
+    /// What `global` says of TLS so far.
+    pub(super) tls: GlobalTls,
     /// How many words nobody knew.
     pub(super) unknown: usize,
     /// Where formats stand of which it was said that HAProxy refuses them.
     pub(super) told_formats: HashSet<At>,
+}
+
+/// What `global` says of TLS.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GlobalTls {
+    /// The folder of relative paths of authorities.
+    pub(super) ca_base: Option<String>,
+    /// That of certificates.
+    pub(super) crt_base: Option<String>,
+    /// `ssl-server-verify none`
+    pub(super) verify_none: bool,
 }
 
 /// Longest word for which a near one is looked for.

@@ -1,6 +1,6 @@
 //! The statements of `global`.
 
-use super::context::{Context, keyword};
+use super::context::{Context, GlobalTls, keyword};
 use super::proxy::{Mark, Target};
 use super::report::Outcome;
 use super::sections::{Section, Statement};
@@ -33,6 +33,7 @@ pub(super) struct Global {
     /// `server-state-file` and `server-state-base` as they are written.
     pub(super) state_file: Option<String>,
     pub(super) state_base: Option<String>,
+    pub(super) tls: GlobalTls,
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
     /// What is not carried over.
@@ -147,6 +148,7 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
         "stats" if ["timeout", "maxconn"].contains(&statement.word(1)) => {
             socket_limit(context, global, statement);
         }
+        "ca-base" | "crt-base" | "ssl-server-verify" => tls(context, &mut global.tls, statement),
         "unix-bind" => unix_bind(context, &mut global.unix_bind, statement),
         "setcap" => capabilities(context, global, statement),
         "harden.reject-privileged-ports.tcp" if statement.word(1) == "off" => {
@@ -271,6 +273,21 @@ fn number(
     }
     context.kept(statement.at, word);
     global.keys.insert(key, number.min(most).to_string());
+}
+
+/// What all servers have of TLS.
+fn tls(context: &mut Context<'_, '_>, tls: &mut GlobalTls, statement: &Statement) {
+    let (word, value) = (statement.word(0), statement.word(1));
+    match (word, value) {
+        ("ca-base", _) => tls.ca_base = Some(value.to_owned()),
+        ("crt-base", _) => tls.crt_base = Some(value.to_owned()),
+        (_, "none" | "required") => tls.verify_none = value == "none",
+        _ => {
+            let text = format!("HAProxy has no `{value}` for it");
+            return context.report.error(statement.at(1), word, text);
+        }
+    }
+    context.kept(statement.at, word);
 }
 
 /// `stats timeout` and `stats maxconn`.

@@ -49,6 +49,7 @@ mod sections;
 mod server;
 mod server_from;
 mod server_header;
+mod server_tls;
 mod server_values;
 mod socket;
 mod sorry;
@@ -155,7 +156,7 @@ pub struct Outside<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// The address of a host name.
     pub address: &'a dyn Fn(&str) -> Option<IpAddr>,
-    /// The folder that relative paths of sockets are in; `None`: they are errors.
+    /// The folder that relative paths of sockets are in; `None`: they are errors. Those of certificates stay as they are then.
     pub folder: Option<&'a str>,
     /// The path of a socket without symbolic links in its folder.
     pub real_path: &'a dyn Fn(&Path) -> PathBuf,
@@ -332,6 +333,7 @@ impl Read {
                 resolve: outside.address,
                 folder: outside.folder,
                 unix_bind: read.global.unix_bind.clone(),
+                tls: read.global.tls.clone(),
                 unknown,
                 told_formats: std::mem::take(&mut told_formats),
             };
@@ -437,6 +439,7 @@ fn one(
     }
     statement::settle_options(context, &mut proxy);
     server::settle_ports(context, &mut proxy);
+    server_tls::settle(context, &mut proxy);
     statement::settle_route(context, &mut proxy);
     expect_proxy::settle(&mut proxy);
     covered::leave_out(&mut proxy, context.report);

@@ -96,6 +96,24 @@ pub(super) struct ServerKeys {
     pub(super) tlvs: Vec<String>,
     /// `inter` in milliseconds.
     pub(super) interval: Option<u64>,
+    pub(super) tls: ServerTls,
+    pub(super) marks: Vec<Mark>,
+}
+
+/// What a server says of TLS, or a `default-server`, until it is known whether its check speaks it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ServerTls {
+    /// `check-ssl`
+    pub(super) on: bool,
+    /// Keys of its check, as rlb writes them.
+    pub(super) keys: BTreeMap<&'static str, String>,
+    /// The same of sessions, which checks have where they have none of their own.
+    pub(super) of_traffic: BTreeMap<&'static str, String>,
+    /// Where it is said, by the entries of the report.
+    pub(super) entries: Vec<usize>,
+    /// Where older versions are allowed than rlb speaks.
+    pub(super) oldest: Vec<usize>,
+    /// What checks cannot have.
     pub(super) marks: Vec<Mark>,
 }
 

@@ -10,6 +10,7 @@ use super::report::Outcome;
 use super::sections::Statement;
 use super::server_from::from;
 use super::server_header;
+use super::server_tls;
 use super::server_values;
 use super::toml_string::quote;
 use super::units::Unit;
@@ -140,7 +141,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     }
     keys.marks.retain(|mark| {
         let has = |word: &str| mark.row.words.contains(&word);
-        (checked || !(has("check-ssl") || has("addr unix*")))
+        (checked || !(has("check-via-socks4") || has("addr unix*")))
             && (by_name || !(has("resolvers") || has("init-addr")))
     });
     let needs_port = checked && is_portless(&word) && !keys.checks.contains_key("port");
@@ -318,7 +319,9 @@ fn own(
         server_values::number(context, keys, statement, index, *bounds);
         return true;
     }
-    if server_header::word(context, keys, statement, (name, index)) {
+    if server_header::word(context, keys, statement, (name, index))
+        || server_tls::word(context, keys, statement, (name, index))
+    {
         return true;
     }
     match name {

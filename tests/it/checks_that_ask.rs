@@ -4,12 +4,14 @@
 use crate::harness::beside::{self, Beside, WITHIN};
 use crate::harness::client::TIMEOUT;
 use crate::harness::config::Config;
+use crate::harness::csv::Csv;
 use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::needs;
 use crate::harness::netns::{Lab, Netns};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::process::Process;
 use crate::harness::rlb::Rlb;
+use crate::harness::stalls::eventually_if_idle;
 use crate::lab::services::{Database, nginx};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -19,7 +21,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 /// Reads once, sends this, and waits for the end.
-fn answers(answer: &'static [u8]) -> Behaviour {
+pub(crate) fn answers(answer: &'static [u8]) -> Behaviour {
     Behaviour::script(move |mut stream| {
         let mut buffer = [0; 4096];
         if stream.read(&mut buffer).is_ok_and(|length| length > 0)
@@ -41,7 +43,7 @@ fn greets(greeting: &'static [u8]) -> Behaviour {
 }
 
 /// Reads once and ends.
-fn ends() -> Behaviour {
+pub(crate) fn ends() -> Behaviour {
     Behaviour::script(|mut stream| drop(stream.read(&mut [0; 4096])))
 }
 
@@ -57,7 +59,7 @@ fn mail() -> Behaviour {
     })
 }
 
-const OK: &[u8] = b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(crate) const OK: &[u8] = b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 3\r\n\r\nbad";
 const GONE: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 const CHUNKS: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
@@ -65,7 +67,7 @@ const ROLE: &[u8] = b"HTTP/1.1 200 OK\r\nX-Role: x, primary\r\nContent-Length: 5
 const PONG: &[u8] = b"+PONG\r\n";
 
 /// A backend: its name, what its server does, its lines, and what is shown of it by both.
-type Case = (
+pub(crate) type Case = (
     &'static str,
     Behaviour,
     &'static [&'static str],
@@ -331,7 +333,7 @@ fn masked(line: &str) -> String {
 }
 
 /// What is shown of each server, and the first lines about it.
-fn seen(program: &Path, cases: &[Case]) -> Vec<String> {
+pub(crate) fn seen(program: &Path, cases: &[Case]) -> Vec<String> {
     let netns = Netns::loopback();
     let mut service = String::from("  server s1 127.0.0.1:9\n");
     let mut peers = Vec::new();
@@ -367,19 +369,25 @@ fn seen(program: &Path, cases: &[Case]) -> Vec<String> {
             checked && lines.get(name).is_some_and(|about| about.len() == count)
         })
     });
-    let csv = beside.stat();
-    let states = beside.ask("show servers state");
     let mut out = Vec::new();
     for (name, .., expected) in cases {
+        // HAProxy takes back what it says of a check when the next one begins.
+        let (csv, state) = eventually_if_idle(2 * WITHIN, "no check runs", || {
+            let idle = |csv: &Csv| !csv.row(name, "s").text("check_status").starts_with('*');
+            let before = beside.stat();
+            let states = beside.ask("show servers state");
+            let mut lines = states
+                .lines()
+                .filter(|line| line.contains(&format!(" {name} ")));
+            let state = lines.next().expect("its line").to_owned();
+            (idle(&before) && idle(&beside.stat())).then_some((before, state))
+        });
         let row = csv.row(name, "s");
-        let state = states
-            .lines()
-            .find(|line| line.contains(&format!(" {name} ")));
-        let state: Vec<&str> = state.expect("its line").split(' ').collect();
+        let state: Vec<&str> = state.split(' ').collect();
         let shown = format!(
             "{} {} {} {}/{} {}",
             row.text("status"),
-            row.text("check_status").trim_start_matches("* "),
+            row.text("check_status"),
             row.text("check_code"),
             state[10],
             state[11],

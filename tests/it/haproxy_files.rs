@@ -321,6 +321,11 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
         "words of newer versions and of older ones",
     ),
     ("old-http-words", "words of older versions"),
+    (
+        "check-tls",
+        "the files are missing, and it has words of newer versions",
+    ),
+    ("check-tls-global", "the file of an authority is missing"),
     ("old-words", "words of older versions"),
     ("options", "the file of an error page is missing"),
     ("proxy-headers", "a timeout of newer versions"),

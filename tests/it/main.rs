@@ -6,6 +6,7 @@ mod balance;
 mod balance_leastconn;
 mod balance_source;
 mod checks;
+mod checks_over_tls;
 mod checks_that_ask;
 mod client_watch;
 mod cluster;

@@ -1,22 +1,17 @@
 //! Runs a check with sockets: does what a [`Run`] says, until it has ended or its time is over.
 
-use super::{Facts, Finding, Order, Run};
+use super::connection::{Connection, READ_MAX};
+use super::tls::{self, TlsContexts};
+use super::{Facts, Finding, Order, Phase, Run};
 use crate::check::probe::{self, Outcome, ProbeOptions, Refusal, Target};
 use crate::check::words;
 use crate::config::model::SendProxy;
-use crate::config::script::{BUFFER_MAX, Connect, Script};
+use crate::config::script::{Connect, Script};
 use crate::live::CheckStatus;
 use crate::sys::limits;
-use socket2::{SockRef, Socket};
 use std::cell::Cell;
 use std::io;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-
-/// Most bytes that are read at once.
-const READ_MAX: usize = 4096;
 
 /// What a check is made with.
 #[derive(Debug, Clone, Copy)]
@@ -28,66 +23,18 @@ pub(super) struct Check<'a> {
     pub(super) options: ProbeOptions<'a>,
     /// Checks end with RST.
     pub(super) reset: bool,
-}
-
-/// A connection of either kind.
-enum Connection {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Connection {
-    fn new(socket: Socket, target: &Target) -> io::Result<Self> {
-        Ok(match target {
-            Target::Unix(_) => Self::Unix(UnixStream::from_std(socket.into())?),
-            Target::Tcp(_) | Target::NoPort(_) => Self::Tcp(TcpStream::from_std(socket.into())?),
-        })
-    }
-
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.write_all(bytes).await,
-            Self::Unix(stream) => stream.write_all(bytes).await,
-        }
-    }
-
-    async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer).await,
-            Self::Unix(stream) => stream.read(buffer).await,
-        }
-    }
-
-    /// Ends it: with RST, or with FIN. What the server has sent meanwhile is taken, because the kernel would answer it
-    /// with RST.
-    fn end(self, by_reset: bool) {
-        let mut buffer = [0; READ_MAX];
-        match self {
-            Self::Tcp(stream) if by_reset => {
-                // Without it the end is FIN, which is no harm.
-                let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-            }
-            Self::Tcp(stream) => {
-                for _ in 0..BUFFER_MAX / READ_MAX {
-                    if !matches!(stream.try_read(&mut buffer), Ok(1..)) {
-                        break;
-                    }
-                }
-            }
-            Self::Unix(_) => {}
-        }
-    }
+    pub(super) tls: &'a TlsContexts,
 }
 
 /// Makes the check.
 pub(super) async fn drive(check: Check<'_>) -> Outcome {
     let mut run = Run::new(check.script, check.facts);
-    let connecting = Cell::new(true);
-    let made = timeout(check.options.limit, steps(&check, &mut run, &connecting)).await;
+    let phase = Cell::new(Phase::Connecting);
+    let made = timeout(check.options.limit, steps(&check, &mut run, &phase)).await;
     match made {
         Ok(Ok(finding)) => verdict(finding),
         Ok(Err(error)) => Outcome::Local(error),
-        Err(_) => verdict(run.timed_out(connecting.get())),
+        Err(_) => verdict(run.timed_out(phase.get())),
     }
 }
 
@@ -100,11 +47,7 @@ fn verdict(finding: Finding) -> Outcome {
 }
 
 /// Its steps. An error is local.
-async fn steps(
-    check: &Check<'_>,
-    run: &mut Run<'_>,
-    connecting: &Cell<bool>,
-) -> io::Result<Finding> {
+async fn steps(check: &Check<'_>, run: &mut Run<'_>, phase: &Cell<Phase>) -> io::Result<Finding> {
     let mut connection: Option<(Connection, bool)> = None;
     let mut buffer = [0; READ_MAX];
     let finding = loop {
@@ -114,12 +57,12 @@ async fn steps(
                 if let Some((last, by_reset)) = last.take() {
                     last.end(by_reset);
                 }
-                connecting.set(true);
-                match connected(check, connect).await? {
+                phase.set(Phase::Connecting);
+                match connected(check, connect, phase).await? {
                     Ok(made) => *last = Some((made, check.reset && !connect.linger)),
                     Err((status, said)) => break run.not_connected(status, &said),
                 }
-                connecting.set(false);
+                phase.set(Phase::Connected);
             }
             (Order::Send(bytes), Some((connection, _))) => {
                 if let Err(error) = connection.send(&bytes).await
@@ -170,6 +113,7 @@ fn judged(error: io::Error) -> io::Result<io::Error> {
 async fn connected(
     check: &Check<'_>,
     step: &Connect,
+    phase: &Cell<Phase>,
 ) -> io::Result<Result<Connection, (CheckStatus, String)>> {
     let target = match (check.target, step.address, step.port) {
         (Target::Tcp(address), ip, port) => {
@@ -204,6 +148,17 @@ async fn connected(
     {
         let error = judged(error)?;
         return Ok(Err((CheckStatus::SocketError, words::of_error(&error))));
+    }
+    if check.script.speaks_tls(step) {
+        phase.set(Phase::Handshake);
+        let session = check.tls.begin(check.script, step, check.facts)?;
+        if let Err(error) = connection.secure(session).await {
+            let error = judged(error)?;
+            let has_sni = tls::sni(check.script, step, check.facts).is_some();
+            let said = tls::words(&error, has_sni).to_owned();
+            connection.end(check.reset);
+            return Ok(Err((CheckStatus::L6Response, said)));
+        }
     }
     Ok(Ok(connection))
 }

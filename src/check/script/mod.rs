@@ -5,6 +5,7 @@
 //! [`BUFFER_MAX`](crate::config::script::BUFFER_MAX) bytes are kept; it does not depend on how an answer is cut into pieces
 //! whether a step that waits for more (no `min-recv`) passes.
 
+mod connection;
 mod drive;
 mod expect;
 pub mod http;
@@ -12,6 +13,7 @@ mod request;
 pub(super) mod state;
 mod text;
 pub(super) mod thread;
+mod tls;
 
 use super::words;
 use crate::config::script::{
@@ -45,6 +47,17 @@ pub struct Finding {
     pub code: u16,
     /// More about it.
     pub info: String,
+}
+
+/// What a check waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The connection.
+    Connecting,
+    /// The handshake of TLS.
+    Handshake,
+    /// What its steps wait for.
+    Connected,
 }
 
 /// What is to be done next.
@@ -199,9 +212,10 @@ impl<'a> Run<'a> {
     }
 
     /// The time is over.
-    pub fn timed_out(&self, is_connecting: bool) -> Finding {
+    pub fn timed_out(&self, phase: Phase) -> Finding {
         let status = match self.current.map(|step| &step.action) {
-            _ if is_connecting => CheckStatus::L4Timeout,
+            _ if phase == Phase::Connecting => CheckStatus::L4Timeout,
+            _ if phase == Phase::Handshake => CheckStatus::L6Timeout,
             Some(Action::Expect(expect)) => status(expect.timeout),
             _ => CheckStatus::L7Timeout,
         };
@@ -263,10 +277,15 @@ impl<'a> Run<'a> {
                 self.note_code(expect);
                 self.finding(status(expect.ok), info)
             }
-            Action::Connect(connect) if connect.implicit => {
-                self.finding(CheckStatus::L4Ok, String::new())
+            Action::Connect(connect) => {
+                let status = if self.script.speaks_tls(connect) {
+                    CheckStatus::L6Ok
+                } else {
+                    CheckStatus::L4Ok
+                };
+                let said = if connect.implicit { "" } else { text::PASSED };
+                self.finding(status, said.to_owned())
             }
-            Action::Connect(_) => self.finding(CheckStatus::L4Ok, text::PASSED.to_owned()),
             _ => self.finding(CheckStatus::L7Ok, text::PASSED.to_owned()),
         }
     }

@@ -59,7 +59,7 @@ fn run(script: &Script, answer: &[u8], then: Then) -> (Finding, Vec<Vec<u8>>) {
                 match then {
                     _ if !now.is_empty() => run.received(now),
                     Then::End => run.ended(),
-                    Then::Silence => return (run.timed_out(false), sent),
+                    Then::Silence => return (run.timed_out(Phase::Connected), sent),
                     Then::Reset => {
                         let error = io::Error::from_raw_os_error(libc::ECONNRESET);
                         if let Some(finding) = run.failed(&error) {
@@ -509,7 +509,7 @@ fn a_conversation_of_smtp() {
                 Order::Connect(_) | Order::Send(_) => {}
                 Order::Receive(_) => match answers.next() {
                     Some(answer) => run.received(answer.as_bytes()),
-                    None => break run.timed_out(false),
+                    None => break run.timed_out(Phase::Connected),
                 },
                 Order::Done(finding) => break finding,
             }

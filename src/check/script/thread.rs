@@ -6,12 +6,14 @@
 
 use super::Facts;
 use super::drive::{self, Check};
+use super::tls::TlsContexts;
 use crate::check::probe::{CheckOptions, Outcome, ProbeOptions, Target};
 use crate::config::model::{SendProxy, ServerSocket, Source};
 use crate::config::script::Script;
 use crate::live::{GlobalLive, ServerLive};
 use crate::sys::limits::DescriptorReserve;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -39,7 +41,7 @@ pub(in crate::check) struct Job {
 }
 
 impl Job {
-    async fn run(&self) -> Outcome {
+    async fn run(&self, tls: &TlsContexts) -> Outcome {
         let own = CheckOptions {
             source: self.source.as_ref(),
             socket: self.socket.as_deref(),
@@ -62,6 +64,7 @@ impl Job {
             target: &self.target,
             options,
             reset: self.reset,
+            tls,
         })
         .await
     }
@@ -104,12 +107,14 @@ fn gone() -> Outcome {
 }
 
 async fn serve(mut receiver: mpsc::Receiver<(Job, oneshot::Sender<Outcome>)>) {
+    let tls = Rc::new(TlsContexts::default());
     while let Some((job, mut reply)) = receiver.recv().await {
+        let tls = Rc::clone(&tls);
         spawn_local(async move {
             let outcome = tokio::select! {
                 biased;
                 () = reply.closed() => return,
-                outcome = job.run() => outcome,
+                outcome = job.run(&tls) => outcome,
             };
             // Nobody waits for it any longer.
             let _ = reply.send(outcome);

@@ -249,12 +249,22 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Global,
+        Kept,
+        "write the whole path in `ca-file` and `crt` of a check",
+        &["ca-base", "crt-base"],
+    ),
+    words(
+        Global,
+        Kept,
+        "write `verify` in the check",
+        &["ssl-server-verify"],
+    ),
+    words(
+        Global,
         NotNeeded,
         "rlb passes TLS through untouched, and does not end it",
         &[
             "ssl-*",
-            "ca-base",
-            "crt-base",
             "key-base",
             "issuers-chain-path",
             "acme.scheduler",

@@ -1,12 +1,13 @@
 //! The keys of health checks.
 
+use super::check_tls::{HostName, HostOrAddress, Protocols, TlsPath, TlsVersionName};
 use super::check_values::{
     Headers, HttpVersion, RequestTarget, SmtpHello, Statuses, Token, UserName,
 };
 use super::declare::prelude::*;
 use super::kinds::{Ip, Number, Optional, Port, Span, Switch, Text, Word};
 use super::step::StepList;
-use crate::config::choices::{CheckType, CheckWord, MysqlLoginWord, SendProxyWord};
+use crate::config::choices::{CheckType, CheckWord, MysqlLoginWord, SendProxyWord, VerifyWord};
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::PORT_BOUNDS;
 use crate::config::script::Script;
@@ -76,6 +77,40 @@ keys! {
         mysql_login: Optional<Word<MysqlLoginWord>> = "post-41", reload: HealthAnew;
         /// What it says to an SMTP server, with `HELO` or `EHLO`.
         hello: Optional<SmtpHello> = "HELO localhost", example: Some("\"EHLO mail.example.org\""),
+            reload: HealthAnew;
+        /// Its connections speak TLS, from the first byte on, whatever its type is.
+        tls: Optional<Switch> = "no", haproxy: &["check-ssl", "no-check-ssl"], reload: HealthAnew;
+        /// The server's name, which a connection over TLS asks for and its certificate must have.
+        sni: Optional<HostName> = "none, or the header Host of its request",
+            example: Some("\"api.example.org\""), haproxy: &["check-sni"], reload: HealthAnew;
+        /// The header `Host` of its request is the `sni` where there is none, if no step connects.
+        sni_auto: Optional<Switch> = "yes", haproxy: &["check-sni-auto", "no-check-sni-auto"],
+            reload: HealthAnew;
+        /// The protocols that it offers over TLS, separated by commas.
+        alpn: Optional<Protocols> = "none", example: Some("\"http/1.1\""),
+            haproxy: &["check-alpn", "alpn"], reload: HealthAnew;
+        /// Whether the server's certificate must be valid: `"required"`, or `"none"`.
+        verify: Optional<Word<VerifyWord>> = "required", haproxy: &["verify"], reload: HealthAnew;
+        /// The name or the IP address that its certificate must have where no `sni` is asked for.
+        verifyhost: Optional<HostOrAddress> = "any", example: Some("\"kubernetes\""),
+            haproxy: &["verifyhost", "no-verifyhost"], reload: HealthAnew;
+        /// The certification authorities that are believed, in PEM; `"@system-ca"`: those of the system.
+        ca_file: Optional<TlsPath> = "@system-ca", example: Some("\"/etc/kubernetes/pki/ca.crt\""),
+            haproxy: &["ca-file"], reload: HealthAnew;
+        /// The certificates that were revoked, in PEM: a list of each authority.
+        crl_file: Optional<TlsPath> = "none", example: Some("\"/etc/rlb/crl.pem\""),
+            haproxy: &["crl-file"], reload: HealthAnew;
+        /// The certificate of rlb, in PEM, with those between it and the authority, and with its key.
+        crt: Optional<TlsPath> = "none", example: Some("\"/etc/rlb/check.pem\""),
+            haproxy: &["crt"], reload: HealthAnew;
+        /// The key of that, where it is in another file than `crt` and `crt` with `.key` behind it.
+        key: Optional<TlsPath> = "in crt", example: Some("\"/etc/rlb/check.key\""),
+            reload: HealthAnew;
+        /// The oldest version of TLS: `"TLSv1.2"`, or `"TLSv1.3"`.
+        ssl_min_ver: Optional<TlsVersionName> = "TLSv1.2", haproxy: &["ssl-min-ver"],
+            reload: HealthAnew;
+        /// The newest.
+        ssl_max_ver: Optional<TlsVersionName> = "TLSv1.3", haproxy: &["ssl-max-ver"],
             reload: HealthAnew;
     }
     meant {

@@ -11,6 +11,7 @@
 
 mod bind;
 mod check;
+mod check_tls;
 mod check_values;
 mod declare;
 mod file;

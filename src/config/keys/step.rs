@@ -1,5 +1,6 @@
 //! The keys of the steps of a health check, and the kind of `steps`.
 
+use super::check_tls::{HostName, Protocols};
 use super::check_values::{
     Bytes, CheckFormat, Expression, Headers, Hex, HttpVersion, RequestTarget, Statuses, Token,
 };
@@ -32,12 +33,20 @@ keys! {
         port: Optional<Port> = "the check's", bounds: Some(PORT_BOUNDS), reload: HealthAnew;
         /// Address to connect to.
         address: Optional<Ip> = "the check's", reload: HealthAnew;
-        /// Begin with the PROXY header that the check has.
+        /// Begin with the PROXY header that the check has, and speak TLS as it does.
         default: Optional<Switch> = "no", reload: HealthAnew;
         /// Begin with a PROXY header, of the server's version or of the first.
         send_proxy: Optional<Switch> = "no", reload: HealthAnew;
         /// End with FIN, also where checks end with RST.
         linger: Optional<Switch> = "no", reload: HealthAnew;
+        /// Speak TLS, from the first byte on.
+        tls: Optional<Switch> = "no", reload: HealthAnew;
+        /// The server's name, which the connection asks for and its certificate must have.
+        sni: Optional<HostName> = "none; with default the check's", example: Some("\"api.example.org\""),
+            reload: HealthAnew;
+        /// The protocols that the connection offers over TLS, separated by commas.
+        alpn: Optional<Protocols> = "none; with default the check's", example: Some("\"http/1.1\""),
+            reload: HealthAnew;
         /// Send this text.
         send: Optional<Bytes> = "nothing", haproxy: &["tcp-check send"], reload: HealthAnew;
         /// Send what a format makes.
@@ -259,7 +268,26 @@ fn step(
     let does = kind(validator, &layer, &place)?;
     let action = match does {
         Does::Comment => Action::Comment,
-        Does::Connect => Action::Connect(connect(&layer)),
+        Does::Connect => {
+            let connect = connect(&layer);
+            let named = [
+                (&StepTable::sni, &layer.sni),
+                (&StepTable::alpn, &layer.alpn),
+            ];
+            for (key, written) in named {
+                if let Some(written) = written
+                    && !connect.tls
+                    && !connect.default
+                {
+                    let message = format!("`{}` is for connections over TLS", key.name);
+                    let problem = Diagnostic::error("no-meaning", message);
+                    let problem = problem.at(written.place.clone());
+                    validator.report.push(problem.hint("write `tls = true`"));
+                    return None;
+                }
+            }
+            Action::Connect(connect)
+        }
         Does::Send => Action::Send(content(&layer)?),
         Does::Request => Action::Request(Arc::new(request(&layer))),
         Does::Expect | Does::ExpectHeader => {
@@ -284,7 +312,7 @@ fn kind(validator: &mut Validator<'_>, layer: &StepLayer, place: &Place) -> Opti
         Request: method, uri, version, headers, body;
     };
     let further = present! { layer,
-        Connect: port, address, default, send_proxy, linger;
+        Connect: port, address, default, send_proxy, linger, tls, sni, alpn;
         Expect: not, min_recv, on_success, on_error, ok_status, error_status, tout_status;
         ExpectHeader: header_value, header_match;
     };
@@ -334,6 +362,12 @@ fn is_on(switch: Option<&Written<bool>>) -> bool {
     switch.is_some_and(|it| it.value)
 }
 
+/// A text; an empty one is none.
+fn text(written: Option<&Written<Arc<str>>>) -> Option<Arc<str>> {
+    let text = written.map(|it| Arc::clone(&it.value));
+    text.filter(|it| !it.is_empty())
+}
+
 fn connect(layer: &StepLayer) -> Connect {
     let address = layer.address.as_ref().map(|it| it.value);
     Connect {
@@ -343,6 +377,10 @@ fn connect(layer: &StepLayer) -> Connect {
         address: address.filter(|it| !it.is_unspecified()),
         send_proxy: is_on(layer.send_proxy.as_ref()),
         linger: is_on(layer.linger.as_ref()),
+        tls: is_on(layer.tls.as_ref()),
+        sni: text(layer.sni.as_ref()),
+        host: None,
+        alpn: text(layer.alpn.as_ref()),
     }
 }
 

@@ -7,9 +7,11 @@ pub mod format;
 mod pattern;
 pub mod preset;
 mod text;
+mod tls;
 
 pub use format::{Part, StepFormat};
 pub use pattern::{HeaderMatch, MatchMethod, Pattern, Regex, StatusRanges};
+pub use tls::{SYSTEM_CA, Tls, TlsContext, TlsVersion};
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -46,6 +48,9 @@ pub struct Script {
     pub proxy_v2: bool,
     /// What it sends when it has passed and the answer begins so: the service then knows that nothing follows.
     pub farewell: Option<Farewell>,
+    /// How it speaks TLS.
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 /// The end of a connection, in the words of the service.
@@ -102,6 +107,18 @@ pub struct Connect {
     pub send_proxy: bool,
     /// It ends with FIN, also where checks end with RST.
     pub linger: bool,
+    /// It speaks TLS, whatever the check does.
+    #[serde(default)]
+    pub tls: bool,
+    /// The server's name in its `ClientHello`.
+    #[serde(default)]
+    pub sni: Option<Arc<str>>,
+    /// The same where it has none and the check has none: what this makes, without a port.
+    #[serde(default)]
+    pub host: Option<StepFormat>,
+    /// The protocols in it, separated by commas.
+    #[serde(default)]
+    pub alpn: Option<Arc<str>>,
 }
 
 /// What a step sends.
@@ -236,6 +253,16 @@ impl Script {
         })
     }
 
+    /// Whether this connection of it speaks TLS.
+    pub fn speaks_tls(&self, connect: &Connect) -> bool {
+        connect.tls || (connect.default && self.tls.on)
+    }
+
+    /// Whether any does.
+    pub fn has_tls(&self) -> bool {
+        self.connects().any(|connect| self.speaks_tls(connect))
+    }
+
     /// The script of these steps, with what HAProxy adds to them: a connection, and the expectation of a status.
     ///
     /// # Errors
@@ -285,6 +312,7 @@ impl Script {
             send_state: false,
             proxy_v2: false,
             farewell: None,
+            tls: Tls::default(),
         })
     }
 }

@@ -198,3 +198,28 @@ fn presets_send_what_haproxy_sends() {
         [b"EHLO a\r\n".to_vec(), b"QUIT\r\n".to_vec()]
     );
 }
+
+/// An older process hands over scripts that say nothing of TLS.
+#[test]
+fn a_script_of_before_tls_is_read() {
+    let script = preset::redis();
+    let mut json = serde_json::to_value(&script).unwrap();
+    let table = json.as_object_mut().unwrap();
+    assert!(table.remove("tls").is_some());
+    let connect = &mut table["steps"][0]["action"]["Connect"];
+    for key in ["tls", "sni", "host", "alpn"] {
+        assert!(connect.as_object_mut().unwrap().remove(key).is_some());
+    }
+    assert_eq!(serde_json::from_value::<Script>(json).unwrap(), script);
+    let secure = Script {
+        tls: Tls {
+            on: true,
+            sni: Some("a".into()),
+            ..Tls::default()
+        },
+        ..script
+    };
+    let json = serde_json::to_string(&secure).unwrap();
+    assert_eq!(serde_json::from_str::<Script>(&json).unwrap(), secure);
+    assert!(secure.has_tls() && secure.to_string().ends_with("; check-ssl; check-sni a"));
+}

@@ -1,6 +1,6 @@
 //! The text of a script in a comparison of two configurations: HAProxy's words for its steps.
 
-use super::{Action, Content, Expect, Pattern, Request, Script, Step};
+use super::{Action, Content, Expect, Pattern, Request, Script, Step, StepFormat};
 use std::fmt::{self, Write};
 
 impl fmt::Display for Script {
@@ -17,7 +17,7 @@ impl fmt::Display for Script {
         if self.send_state {
             formatter.write_str("; send-state")?;
         }
-        Ok(())
+        self.tls.fmt(formatter)
     }
 }
 
@@ -35,11 +35,22 @@ impl fmt::Display for Step {
                 }
                 let words = [
                     (connect.default && !connect.implicit, " default"),
+                    (connect.tls, " ssl"),
                     (connect.send_proxy, " send-proxy"),
                     (connect.linger, " linger"),
                 ];
                 for (_, word) in words.iter().filter(|(on, _)| *on) {
                     formatter.write_str(word)?;
+                }
+                let host = connect.host.as_ref().map(StepFormat::text);
+                let named = [
+                    ("sni", connect.sni.as_deref().or(host)),
+                    ("alpn", connect.alpn.as_deref()),
+                ];
+                for (word, value) in named {
+                    if let Some(value) = value {
+                        write!(formatter, " {word} {value}")?;
+                    }
                 }
             }
             Action::Send(content) => match content {

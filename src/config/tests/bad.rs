@@ -1178,3 +1178,81 @@ fn server_state_files() {
         )],
     );
 }
+
+#[test]
+fn tls_of_checks() {
+    before(
+        "[check.a]
+tls = true
+sni = '10.0.0.1'
+verifyhost = '-'
+alpn = 'h2,,h1'
+ssl-min-ver = 'TLSv1.0'
+ssl-max-ver = 'TLSv2'
+ca-file = '@any'
+verify = 'optional'
+",
+        &[
+            (3, 7, "`10.0.0.1` is an address, and no name"),
+            (4, 14, "no name of a host"),
+            (5, 8, "a protocol has a name"),
+            (6, 15, "rlb does not speak `TLSv1.0`"),
+            (7, 15, "there is no version `TLSv2`"),
+            (8, 11, "there is `@system-ca`"),
+            (9, 10, "expected `required` or `none`"),
+        ],
+    );
+    before(
+        "[check.a]
+tls = true
+key = 'k'
+[check.b]
+tls = true
+ssl-min-ver = 'TLSv1.3'
+ssl-max-ver = 'TLSv1.2'
+",
+        &[
+            (3, 7, "`key` has no meaning without `crt`"),
+            (6, 15, "ssl-min-ver is newer than ssl-max-ver"),
+        ],
+    );
+}
+
+#[test]
+fn tls_of_checks_that_speak_none() {
+    check(
+        "[[listen]]
+name = 'l'
+bind = '*:80'
+check = { type = 'http', ca-file = 'ca.pem' }
+servers = [
+  { name = 's', address = '10.0.0.1:80' },
+  { name = 't', address = '10.0.0.2:80', check = { tls = true } },
+  { name = 'u', address = '10.0.0.3:80', check = { tls = false } },
+]
+",
+        &[(4, 36, "`ca-file` is for checks over TLS")],
+    );
+    check(
+        "[[listen]]
+name = 'l'
+bind = '*:80'
+servers = [{ name = 's', address = '10.0.0.1:80' }]
+[listen.check]
+type = 'tcp'
+steps = [{ send = 'x', tls = true }]
+",
+        &[(7, 30, "`tls` belongs to `connect`")],
+    );
+    check(
+        "[[listen]]
+name = 'l'
+bind = '*:80'
+servers = [{ name = 's', address = '10.0.0.1:80' }]
+[listen.check]
+type = 'tcp'
+steps = [{ connect = true, sni = 'a' }]
+",
+        &[(7, 34, "`sni` is for connections over TLS")],
+    );
+}

@@ -377,7 +377,13 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("string", name) if name.starts_with("server-state-") => "\"/x1\"",
         ("string", _) => "\"x1\"",
         ("string or list", "auth") => "\"a:b\"",
-        ("path", "uri") => "\"/x1\"",
+        ("path", "uri" | "ca-file" | "crl-file" | "crt" | "key" | "token-file") => "\"/x1\"",
+        ("name or address", _) => "\"10.0.0.9\"",
+        ("names", _) => "\"http/1.1\"",
+        ("version of TLS", "ssl-min-ver") => "\"TLSv1.3\"",
+        ("version of TLS", _) => "\"TLSv1.2\"",
+        ("word", "verify") => "\"none\"",
+        ("word", "unauthorized") => "\"down\"",
         ("IP address", _) => "\"10.0.0.9\"",
         ("word", "format") => "\"rfc5424\"",
         ("word", "facility") => "\"local1\"",
@@ -485,13 +491,20 @@ fn undone(key: &Key) -> Option<String> {
     let text = match key.name {
         "maxconn" | "rate-limit-sessions" | "retry-budget" | "port" => "0",
         "tcp-ut" => "\"0s\"",
-        "cc" | "namespace" | "unique-id-format" | "log-suffix" | "proxy-v2-tlvs" => "\"\"",
+        "cc" | "namespace" | "unique-id-format" | "log-suffix" | "proxy-v2-tlvs" | "sni" | "alpn"
+        | "verifyhost" | "crl-file" | "crt" | "key" => "\"\"",
         "address" => "\"0.0.0.0\"",
+        "tls" => "false",
+        "sni-auto" => "true",
+        "verify" => "\"required\"",
+        "ca-file" => "\"@system-ca\"",
+        "ssl-min-ver" => "\"TLSv1.2\"",
+        "ssl-max-ver" => "\"TLSv1.3\"",
         "client-fin" | "client-hs" | "server-fin" | "queue" | "check" | "fast-interval"
         | "down-interval" | "timeout" | "send-proxy" | "source"
         // A table that says what is asked says all of it.
         | "use" | "steps" | "method" | "uri" | "version" | "headers" | "body" | "expect-status"
-        | "disable-on-404" | "send-state" | "user" | "mysql-login" | "hello" => return None,
+        | "disable-on-404" | "send-state" | "user" | "mysql-login" | "hello" | "token-file" | "unauthorized" => return None,
         name => panic!("what undoes an inherited `{name}`?"),
     };
     Some(text.to_owned())

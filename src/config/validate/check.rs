@@ -1,5 +1,6 @@
 //! `check`: what is inherited key by key, the `[check.NAME]` tables, and the script that follows.
 
+use super::check_tls;
 use crate::config::choices::CheckWord;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, CheckSetting, CheckTable};
@@ -52,7 +53,10 @@ pub(super) fn named(validator: &mut Validator<'_>, files: &[ParsedFile]) -> Rc<N
                 validator.report.push(problem.at(other.place.clone()));
             }
             // What is wrong with it is said where it stands, also when nothing uses it.
-            let _ = script(validator, &layer, SendProxy::Off);
+            let made = script(validator, &layer, SendProxy::Off);
+            if made.as_ref().is_some_and(Script::has_tls) {
+                check_tls::judge(validator, &layer, made.as_ref());
+            }
             named.all.insert(name.value.clone(), layer);
         }
     }
@@ -206,9 +210,11 @@ impl CheckSettings {
         let written = Check::from_layer(keys);
         let elsewhere = written.port.is_some() || written.address.is_some();
         let header = traffic.of_check(keys.send_proxy.as_ref().map(|it| it.value), elsewhere);
+        let script = script(validator, keys, traffic);
+        check_tls::judge(validator, keys, script.as_ref());
         Some(Check {
             header,
-            script: script(validator, keys, traffic).map(Arc::new),
+            script: script.map(Arc::new),
             interval,
             fast_interval: or_default(keys.fast_interval.as_ref(), interval).0,
             down_interval: or_default(keys.down_interval.as_ref(), interval).0,
@@ -229,8 +235,17 @@ macro_rules! present {
 fn script(validator: &mut Validator<'_>, keys: &CheckLayer, traffic: SendProxy) -> Option<Script> {
     let kind = keys.kind.as_ref().and_then(|it| it.value);
     foreign(validator, keys, kind);
-    let made = match kind? {
-        CheckKind::Tcp => steps(validator, Protocol::Tcp, keys.steps.as_ref()?),
+    let tls = check_tls::settings(keys);
+    // What TLS is spoken for is a connection, as it is without.
+    let connects = |protocol| Script::new(protocol, Vec::new()).ok().filter(|_| tls.on);
+    let Some(kind) = kind else {
+        return connects(Protocol::Preset).map(|made| Script { tls, ..made });
+    };
+    let made = match kind {
+        CheckKind::Tcp => match &keys.steps {
+            None => connects(Protocol::Tcp),
+            Some(written) => steps(validator, Protocol::Tcp, written),
+        },
         CheckKind::Http => of_http(validator, keys),
         CheckKind::Redis => Some(preset::redis()),
         CheckKind::Ldap => Some(preset::ldap()),
@@ -260,11 +275,15 @@ fn script(validator: &mut Validator<'_>, keys: &CheckLayer, traffic: SendProxy) 
             Some(preset::postgres(&user.value))
         }
     };
-    made.map(|made| Script {
-        proxy_v2: traffic == SendProxy::V2,
-        disable_on_404: keys.disable_on_404.as_ref().is_some_and(|it| it.value),
-        send_state: keys.send_state.as_ref().is_some_and(|it| it.value),
-        ..made
+    made.map(|made| {
+        let mut made = Script {
+            proxy_v2: traffic == SendProxy::V2,
+            disable_on_404: keys.disable_on_404.as_ref().is_some_and(|it| it.value),
+            send_state: keys.send_state.as_ref().is_some_and(|it| it.value),
+            ..made
+        };
+        check_tls::give(keys, tls, &mut made);
+        made
     })
 }
 

@@ -13,6 +13,7 @@ mod accept_proxy;
 mod backend;
 mod bind;
 mod check;
+mod check_tls;
 mod collisions;
 mod frontend;
 mod health;
@@ -41,7 +42,7 @@ use super::read::ParsedFile;
 use super::scope::{Scope, Validator, Written};
 use super::shapes::{Located, Maybe};
 use super::source::Place;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -122,7 +123,9 @@ struct Proxies<'a> {
     backends: Vec<Half<'a, BackendSide<'a>>>,
 }
 
-/// Makes the configuration from the files. `disk`: whether the folders of sockets may be looked at.
+/// Makes the configuration from the files.
+///
+/// `disk`: the files that keys name are read, too, and the folders of sockets may be looked at.
 pub(super) fn validate(
     files: &[ParsedFile],
     (limits, disk): (&Limits, bool),
@@ -134,6 +137,8 @@ pub(super) fn validate(
         threads: 1,
         binds: 0,
         servers: 0,
+        disk,
+        tls: HashSet::new(),
     };
     let (global, maxconn) = once::global(validator, files);
     validator.threads = global.threads;

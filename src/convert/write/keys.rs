@@ -2,6 +2,7 @@
 
 use crate::convert::proxy::{CheckKind, Keepalive, Rule, Server, Settings};
 use crate::convert::report::At;
+use crate::convert::server_tls::makes_it_alone;
 use crate::convert::toml_string::quote;
 use std::collections::BTreeMap;
 
@@ -201,13 +202,9 @@ pub(super) fn check(server: &Server, asked: &Pairs) -> Option<String> {
         return None;
     }
     // What rlb cannot do as the server needs it would fail always.
-    let marks = server.keys.marks.iter();
-    let mut words = marks.flat_map(|mark| mark.row.words);
-    let asked = if words.any(|word| *word == "check-ssl") {
-        &Pairs::new()
-    } else {
-        asked
-    };
+    let mut marks = server.keys.marks.iter().map(|mark| mark.row.words);
+    let is_alone = marks.any(|words| words.contains(&"check-via-socks4") || makes_it_alone(words));
+    let asked = if is_alone { &Pairs::new() } else { asked };
     let order = [
         "interval",
         "fast-interval",
@@ -219,7 +216,21 @@ pub(super) fn check(server: &Server, asked: &Pairs) -> Option<String> {
         "address",
         "send-proxy",
     ];
-    let keys = order.into_iter();
+    let of_tls = [
+        "tls",
+        "sni",
+        "sni-auto",
+        "alpn",
+        "verify",
+        "verifyhost",
+        "ca-file",
+        "crl-file",
+        "crt",
+        "ssl-min-ver",
+        "ssl-max-ver",
+    ];
+    let of_tls = of_tls.into_iter().filter(|_| !is_alone);
+    let keys = order.into_iter().chain(of_tls);
     let keys = keys.filter_map(|key| Some((key, server.keys.checks.get(key)?)));
     let asked = asked.iter().map(|(key, value)| (*key, value));
     let mut all: Vec<(&str, &String)> = asked.chain(keys).collect();
