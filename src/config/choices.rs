@@ -213,6 +213,15 @@ words! {
         "smtp" => Some(values::CheckKind::Smtp),
         "ldap" => Some(values::CheckKind::Ldap),
         "tls-hello" => Some(values::CheckKind::TlsHello),
+        "kube-apiserver" => Some(values::CheckKind::KubeApiserver),
+    }
+}
+
+words! {
+    /// What a server is that does not want to answer.
+    UnauthorizedWord(values::Unauthorized) {
+        "up" => values::Unauthorized::Up,
+        "down" => values::Unauthorized::Down,
     }
 }
 

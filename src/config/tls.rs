@@ -18,7 +18,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     SupportedProtocolVersion,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Largest file, in bytes: lists of revoked certificates are long.
@@ -32,6 +32,22 @@ const SYSTEM_FILES: [&str; 5] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// Longest token, in bytes.
+const TOKEN_MAX: u64 = 16 << 10;
+
+/// The token in a file: one word, as a header may have it.
+///
+/// # Errors
+/// When it cannot be read or is none.
+pub fn token(path: &str) -> Result<String, String> {
+    let text = disk::text(Path::new(path), TOKEN_MAX)?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("it has no token".to_owned());
+    }
+    Ok(token.to_owned())
+}
 
 /// Which of the files is not as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -614,6 +614,17 @@ pub enum CheckKind {
     Ldap,
     /// `option ssl-hello-chk`.
     TlsHello,
+    /// An API server of Kubernetes is asked whether it is ready; HAProxy has none.
+    KubeApiserver,
+}
+
+/// What a server is that lives and does not want to answer those who ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unauthorized {
+    /// Up.
+    Up,
+    /// Down.
+    Down,
 }
 
 /// Whether a server's certificate must be valid.
@@ -627,7 +638,7 @@ pub enum Verify {
 
 impl CheckKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Tcp,
         Self::Http,
         Self::Postgres,
@@ -636,6 +647,7 @@ impl CheckKind {
         Self::Smtp,
         Self::Ldap,
         Self::TlsHello,
+        Self::KubeApiserver,
     ];
 
     /// Its name in the file.
@@ -649,6 +661,7 @@ impl CheckKind {
             Self::Smtp => "smtp",
             Self::Ldap => "ldap",
             Self::TlsHello => "tls-hello",
+            Self::KubeApiserver => "kube-apiserver",
         }
     }
 }

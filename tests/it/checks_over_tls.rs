@@ -22,7 +22,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 
 /// The path of a certificate of the tests.
 macro_rules! file {
@@ -77,7 +79,7 @@ impl Secure {
     }
 
     /// Reads once, and answers with what `answer` makes of it and of the name that was asked for.
-    fn answers(self, answer: fn(&str, &str) -> String) -> Behaviour {
+    fn answers(self, answer: impl Fn(&str, &str) -> String + Send + Sync + 'static) -> Behaviour {
         let config = self.config();
         Behaviour::script(move |stream: TcpStream| {
             let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
@@ -95,6 +97,23 @@ impl Secure {
     fn ok(self) -> Behaviour {
         self.answers(|_, _| String::from_utf8_lossy(OK).into_owned())
     }
+}
+
+/// An API server that is ready, to checks over TLS; to others it sends back what it receives.
+pub(crate) fn api_server() -> Behaviour {
+    let asked = GOOD.answers(|asked, _| {
+        assert!(asked.starts_with("GET /readyz "), "{asked}");
+        "HTTP/1.0 200 OK\r\n\r\nok".to_owned()
+    });
+    Behaviour::script(move |stream| {
+        let mut first = [0];
+        let is_tls = stream.peek(&mut first).is_ok_and(|length| length > 0) && first[0] == 0x16;
+        if is_tls {
+            asked.run(stream);
+        } else {
+            Behaviour::Echo.run(stream);
+        }
+    })
 }
 
 /// Reads once, sends this and ends.
@@ -605,6 +624,85 @@ fn a_file_that_cannot_be_used_is_refused() {
         let (is_good, said) = load(keys);
         assert!(!is_good && said.contains(expected), "{keys}: {said}");
     }
+}
+
+/// An API server that is not ready gets nothing new and keeps what it has; what it does not want to tell is no failure.
+#[test]
+#[expect(clippy::too_many_lines, reason = "one server, from state to state")]
+fn an_api_server_is_asked_whether_it_is_ready() {
+    const NOT_READY: &str =
+        "HTTP/1.0 500 Internal Server Error\r\n\r\n[+]ping ok\n[-]etcd failed: reason withheld\n";
+    const READY: &str = "HTTP/1.0 200 OK\r\n\r\nok";
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    fs::write(&token, "first\n").expect("written");
+    let (wanted, is_ready) = (
+        Arc::new(Mutex::new("first")),
+        Arc::new(AtomicBool::new(true)),
+    );
+    let (of_server, ready) = (Arc::clone(&wanted), Arc::clone(&is_ready));
+    let peer = Peer::start(GOOD.answers(move |asked, _| {
+        let expected = format!(
+            "Authorization: Bearer {}\r\n",
+            of_server.lock().expect("not poisoned")
+        );
+        assert!(asked.starts_with("GET /readyz HTTP/1.0\r\n"), "{asked}");
+        let answer = match (asked.contains(&expected), ready.load(Relaxed)) {
+            (false, _) => "HTTP/1.0 401 Unauthorized\r\n\r\n",
+            (true, true) => READY,
+            (true, false) => NOT_READY,
+        };
+        answer.to_owned()
+    }));
+    let config = |more: &str| {
+        Config::new()
+            .backend(&format!(
+                "check = {{ type = \"kube-apiserver\", interval = \"50ms\", verifyhost = \"127.0.0.1\", \
+                 ca-file = '{}', token-file = '{}'{more} }}",
+                file!("ca.pem"),
+                token.display()
+            ))
+            .server(peer.address())
+    };
+    let mut rlb = Rlb::start(&config(""));
+    let becomes = |rlb: &Rlb, status: &str, text: &str| {
+        let expected = format!("{status} {text}");
+        eventually_eq(TIMEOUT, &expected, || {
+            format!("{} {}", rlb.status("s1"), shown(rlb))
+        });
+    };
+    becomes(&rlb, "UP", "L7OK ");
+    is_ready.store(false, Relaxed);
+    becomes(&rlb, "NOLB", "L7OKC not ready: etcd");
+    is_ready.store(true, Relaxed);
+    becomes(&rlb, "UP", "L7OK ");
+    // The token is rotated.
+    *wanted.lock().expect("not poisoned") = "second";
+    let refused = "401: the certificate or the token of the check is not accepted";
+    becomes(&rlb, "UP", &format!("L7OK {refused}"));
+    replace(&token, b"second");
+    becomes(&rlb, "UP", "L7OK ");
+    replace(&token, b"two words");
+    rlb.events().wait_for("TLS files of checks not replaced");
+    becomes(&rlb, "UP", "L7OK ");
+    *wanted.lock().expect("not poisoned") = "third";
+    rlb.reload_refused(&config(", unauthorized = \"down\""));
+    replace(&token, b"second");
+    rlb.reload(&config(", unauthorized = \"down\""));
+    becomes(&rlb, "DOWN", &format!("L7STS {refused}"));
+    // Down, it is no nearer to being up when it is not ready.
+    is_ready.store(false, Relaxed);
+    *wanted.lock().expect("not poisoned") = "second";
+    becomes(&rlb, "DOWN", "L7STS not ready: etcd");
+    is_ready.store(true, Relaxed);
+    becomes(&rlb, "UP", "L7OK ");
+    drop(peer);
+    becomes(
+        &rlb,
+        "DOWN",
+        "L4CON ECONNREFUSED returned by OS (Connection refused)",
+    );
+    rlb.stop();
 }
 
 /// nginx as it is.

@@ -1,6 +1,7 @@
 //! The OCI image: the archive as the specification has it, and what it runs, in its own folders as its own user,
 //! as a container runtime starts it. The static pods of packaging/kubernetes are run in it.
 
+use crate::checks_over_tls::api_server;
 use crate::harness::client::{connect, echo, hear, http_get};
 use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::needs;
@@ -330,7 +331,7 @@ fn pod(manifest: &str, config: &str, probe: impl Fn(&Netns, &str, bool)) {
     let servers = ["10.0.0.11", "10.0.0.12", "10.0.0.13"].map(|host| {
         netns.ip(&["address", "add", host, "dev", "lo"]);
         let address = format!("{host}:6443").parse().expect("an address");
-        netns.enter(|| Peer::start_at(address, Behaviour::Echo))
+        netns.enter(|| Peer::start_at(address, api_server()))
     });
     let root = image.root("root");
     let mount = root.join(values(&manifest, "mountPath")[0].trim_start_matches('/'));

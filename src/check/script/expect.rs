@@ -1,8 +1,8 @@
 //! Whether an answer is what a step waits for.
 
 use super::http::{self, Answer, Parsed};
-use super::{Run, is_http, status, text};
-use crate::config::script::{Expect, HeaderMatch, MatchMethod, Pattern, Step, Verdict};
+use super::{Run, is_http, kube, status, text};
+use crate::config::script::{Expect, HeaderMatch, Kube, MatchMethod, Pattern, Step, Verdict};
 use crate::live::CheckStatus;
 
 /// What a step makes of an answer.
@@ -106,13 +106,18 @@ impl Run<'_> {
             Parsed::Partial | Parsed::Invalid => return broken(),
             Parsed::Answer(answer) => answer,
         };
+        let last = last || answer.is_complete;
+        let of_kube = self.script.kube.is_some();
+        if of_kube && Kube::is_not_ready(answer.status) && !last {
+            // Its body says what is not.
+            return Judged::Wait;
+        }
         self.code = answer.status;
-        if self.is_404() {
+        if self.leaves() {
             return Judged::Passed;
         }
-        let last = last || answer.is_complete;
         let reason = || match &expect.on_error {
-            None => text::lossy(answer.reason),
+            None => kube::said(self).unwrap_or_else(|| text::lossy(answer.reason)),
             Some(_) => String::new(),
         };
         let (found, bad, reason) = match &expect.pattern {

@@ -9,6 +9,7 @@ mod connection;
 mod drive;
 mod expect;
 pub mod http;
+mod kube;
 mod request;
 pub(super) mod state;
 mod text;
@@ -17,8 +18,8 @@ mod tls;
 
 use super::words;
 use crate::config::script::{
-    Action, BUFFER_MAX, Connect, Content, Expect, Pattern, Protocol, Script, Step, StepFormat,
-    Verdict,
+    Action, BUFFER_MAX, Connect, Content, Expect, Kube, Pattern, Protocol, Script, Step,
+    StepFormat, Verdict,
 };
 use crate::live::CheckStatus;
 use expect::Judged;
@@ -36,6 +37,8 @@ pub struct Facts {
     pub is_up: bool,
     /// What `send-state` says of it.
     pub state: Option<String>,
+    /// The token that its request has.
+    pub token: Option<String>,
 }
 
 /// The result of a check.
@@ -147,7 +150,8 @@ impl<'a> Run<'a> {
                     let state = self.facts.state.as_deref();
                     let state = state.filter(|_| script.send_state);
                     let value = |format: &StepFormat| self.format(format);
-                    let bytes = request::bytes(request, state, value);
+                    let token = self.facts.token.as_deref();
+                    let bytes = request::bytes(request, (state, token), value);
                     if bytes.len() >= BUFFER_MAX {
                         let text = "failed to build HTTP request";
                         return self.cannot_send(text, step);
@@ -212,7 +216,13 @@ impl<'a> Run<'a> {
     }
 
     /// The time is over.
-    pub fn timed_out(&self, phase: Phase) -> Finding {
+    pub fn timed_out(&mut self, phase: Phase) -> Finding {
+        if phase == Phase::Connected && kube::says_enough(self) {
+            self.ended();
+            if let Order::Done(finding) = self.order() {
+                return finding;
+            }
+        }
         let status = match self.current.map(|step| &step.action) {
             _ if phase == Phase::Connecting => CheckStatus::L4Timeout,
             _ if phase == Phase::Handshake => CheckStatus::L6Timeout,
@@ -257,19 +267,20 @@ impl<'a> Run<'a> {
 
     /// All steps have passed.
     fn conclude(&mut self) -> Finding {
-        let is_404 = self.is_404();
+        let leaves = self.leaves();
         let Some(step) = self.current else {
             return self.finding(CheckStatus::L7Ok, text::PASSED.to_owned());
         };
         match &step.action {
-            Action::Expect(_) if is_404 => {
-                self.finding(CheckStatus::L7OkConditional, String::new())
+            Action::Expect(_) if leaves => {
+                let said = kube::said(self).unwrap_or_default();
+                self.finding(CheckStatus::L7OkConditional, said)
             }
             Action::Expect(expect) => {
                 let info = match (&expect.on_success, self.script.protocol) {
                     (Some(format), _) => text::lossy(&self.format(format)),
                     (None, Protocol::Tcp) => text::PASSED.to_owned(),
-                    (None, Protocol::Http) => String::new(),
+                    (None, Protocol::Http) => kube::said(self).unwrap_or_default(),
                     (None, Protocol::Preset) => {
                         expect::said(&expect.pattern, &self.input).to_owned()
                     }
@@ -291,8 +302,10 @@ impl<'a> Run<'a> {
     }
 
     /// Whether a server that is up has said that it should get no new sessions.
-    fn is_404(&self) -> bool {
-        self.script.disable_on_404 && self.facts.is_up && self.code == 404
+    fn leaves(&self) -> bool {
+        let is_404 = self.script.disable_on_404 && self.code == 404;
+        let not_ready = self.script.kube.is_some() && Kube::is_not_ready(self.code);
+        self.facts.is_up && (is_404 || not_ready)
     }
 
     /// Takes the number out of the answer that the step says is there.

@@ -5,10 +5,10 @@ use crate::config::script::{Request, StepFormat};
 /// Methods whose requests have no length if they have no body.
 const BODILESS: [&str; 4] = ["OPTIONS", "GET", "HEAD", "DELETE"];
 
-/// The request. `state`: what `send-state` says; `value`: what becomes of a format.
+/// The request. `state`: what `send-state` says; `token`: who asks; `value`: what becomes of a format.
 pub(super) fn bytes(
     request: &Request,
-    state: Option<&str>,
+    (state, token): (Option<&str>, Option<&str>),
     value: impl Fn(&StepFormat) -> Vec<u8>,
 ) -> Vec<u8> {
     let mut out = Vec::new();
@@ -31,6 +31,9 @@ pub(super) fn bytes(
     }
     if let Some(state) = state {
         header("X-Haproxy-Server-State", state.as_bytes());
+    }
+    if let Some(token) = token {
+        header("Authorization", format!("Bearer {token}").as_bytes());
     }
     if !says_connection {
         header("Connection", b"close");

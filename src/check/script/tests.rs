@@ -46,6 +46,7 @@ fn run(script: &Script, answer: &[u8], then: Then) -> (Finding, Vec<Vec<u8>>) {
         server: "s1".into(),
         is_up: true,
         state: Some("UP".into()),
+        token: None,
     };
     let mut run = Run::new(script, &facts);
     let (mut rest, mut sent) = (answer, Vec::new());
@@ -630,6 +631,96 @@ proptest! {
         for script in patient().iter().chain(&more) {
             let finding = exercise(script, &bytes, piece);
             prop_assert!(finding.info.len() <= 127);
+        }
+    }
+}
+
+/// What an API server's answers mean; those of one that is down mean no more than that it stays down.
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn answers_of_an_api_server() {
+    let not_ready = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 105\r\n\r\n[+]ping ok\n[-]etcd failed: reason \
+                      withheld\n[-]poststarthook/rbac failed: reason withheld\nreadyz check failed\n"
+        .as_slice();
+    let half = &not_ready[..90];
+    let refused = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".as_slice();
+    let cases = [
+        (
+            "",
+            b"HTTP/1.0 200 OK\r\n\r\nok".as_slice(),
+            "L7OK 200 |",
+            "",
+        ),
+        (
+            "",
+            not_ready,
+            "L7OKC 500 |not ready: etcd, poststarthook/rbac",
+            "L7STS 500 |not ready: etcd, poststarthook/rbac",
+        ),
+        (
+            "",
+            half,
+            "L7OKC 500 |not ready: etcd",
+            "L7STS 500 |not ready: etcd",
+        ),
+        (
+            "",
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+            "L7OKC 503 |not ready: Service Unavailable",
+            "L7STS 503 |not ready: Service Unavailable",
+        ),
+        (
+            "",
+            refused,
+            "L7OK 403 |403: anonymous access is off, set crt or token-file",
+            "",
+        ),
+        (
+            "crt = '/c'",
+            refused,
+            "L7OK 403 |403: the certificate or the token of the check is not accepted",
+            "",
+        ),
+        (
+            "unauthorized = 'down'",
+            refused,
+            "L7STS 403 |403: anonymous access is off, set crt or token-file",
+            "",
+        ),
+        (
+            "",
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+            "L7STS 404 |Not Found",
+            "",
+        ),
+    ];
+    for (keys, answer, expected, when_down) in cases {
+        let script = script(&format!("type = 'kube-apiserver'\n{keys}"));
+        assert!(script.has_tls());
+        assert_eq!(shown(&script, answer, Then::Silence), expected, "{keys}");
+        let down = Facts {
+            token: Some("t0k".into()),
+            ..Facts::default()
+        };
+        let mut run = Run::new(&script, &down);
+        let finding = loop {
+            match run.order() {
+                Order::Connect(_) => {}
+                Order::Send(bytes) => {
+                    let request = "GET /readyz HTTP/1.0\r\nUser-Agent: rlb\r\nAuthorization: Bearer t0k\r\n\
+                                   Connection: close\r\n\r\n";
+                    assert_eq!(String::from_utf8_lossy(&bytes), request);
+                }
+                Order::Receive(_) => run.received(answer),
+                Order::Done(finding) => break finding,
+            }
+            if answer == half && !run.input.is_empty() {
+                break run.timed_out(Phase::Connected);
+            }
+        };
+        let Finding { status, code, info } = finding;
+        if !when_down.is_empty() {
+            assert_eq!(format!("{} {code} |{info}", status.code()), when_down);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::config::model::{SendProxy, ServerSocket, Source};
 use crate::config::script::Script;
 use crate::live::{GlobalLive, ServerLive};
 use crate::sys::limits::DescriptorReserve;
+use std::borrow::Cow;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,6 +50,20 @@ impl Job {
             live: &self.live,
             names: (&self.facts.backend, &self.facts.server),
         };
+        // It is read here, because the thread may wait for a file.
+        let token = self
+            .script
+            .kube
+            .as_ref()
+            .and_then(|kube| kube.token_file.as_ref());
+        let facts = match token.map(|path| tls.token(path)) {
+            None => Cow::Borrowed(&self.facts),
+            Some(Ok(token)) => Cow::Owned(Facts {
+                token: Some(token),
+                ..self.facts.clone()
+            }),
+            Some(Err(error)) => return Outcome::Local(error),
+        };
         let has_own = self.source.is_some() || self.socket.is_some();
         let options = ProbeOptions {
             reserve: &self.reserve,
@@ -60,7 +75,7 @@ impl Job {
         };
         drive::drive(Check {
             script: &self.script,
-            facts: &self.facts,
+            facts: &facts,
             target: &self.target,
             options,
             reset: self.reset,

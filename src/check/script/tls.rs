@@ -10,16 +10,20 @@ use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig, ClientConnection, Error};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Most contexts that are kept; the one whose last check was longest ago is read again at its next.
 const CONTEXTS_MAX: usize = 256;
+
+/// The event of a file that cannot be used.
+const NOT_REPLACED: &str = "TLS files of checks not replaced";
 
 /// What tells a file from an earlier one of its name: device, inode, size, and when it was changed.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
@@ -32,15 +36,54 @@ struct Loaded {
     used: Instant,
 }
 
-/// What was made of the files of each context.
+/// What was made of the files of each context, and the tokens by their files.
 #[derive(Debug, Default)]
-pub(super) struct TlsContexts(RefCell<HashMap<Arc<TlsContext>, Loaded>>);
+pub(super) struct TlsContexts {
+    contexts: RefCell<HashMap<Arc<TlsContext>, Loaded>>,
+    tokens: RefCell<HashMap<Arc<str>, Token>>,
+}
+
+/// The content of a file; it is written nowhere.
+struct Token(String, Stamp);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token")
+    }
+}
 
 impl TlsContexts {
+    /// The token of a check.
+    ///
+    /// # Errors
+    /// When there was none yet, and none can be read.
+    pub(super) fn token(&self, path: &Arc<str>) -> io::Result<String> {
+        let mut all = self.tokens.borrow_mut();
+        let seen = stamp(Path::new(&**path));
+        if let Some(Token(token, before)) = all.get_mut(path) {
+            if *before != seen {
+                *before = seen;
+                match tls::token(path) {
+                    Ok(new) => *token = new,
+                    Err(error) => tracing::warn!(file = %path, error, "{NOT_REPLACED}"),
+                }
+            }
+            return Ok(token.clone());
+        }
+        let read = tls::token(path);
+        let token = read.map_err(|why| io::Error::other(format!("cannot use {path}: {why}")))?;
+        if all.len() >= CONTEXTS_MAX {
+            // They are read again.
+            all.clear();
+        }
+        all.insert(Arc::clone(path), Token(token.clone(), seen));
+        Ok(token)
+    }
+
     /// What a connection of a check needs.
     fn config(&self, context: &Arc<TlsContext>) -> io::Result<Arc<ClientConfig>> {
-        let mut all = self.0.borrow_mut();
-        let seen: Vec<Stamp> = tls::paths(context).iter().map(stamp).collect();
+        let mut all = self.contexts.borrow_mut();
+        let seen: Vec<Stamp> = tls::paths(context).iter().map(|path| stamp(path)).collect();
         let now = Instant::now();
         if let Some(loaded) = all.get_mut(context) {
             loaded.used = now;
@@ -54,7 +97,7 @@ impl TlsContexts {
                     Err(problem) => tracing::warn!(
                         file = %problem.path.display(),
                         error = problem.message,
-                        "TLS files of checks not replaced"
+                        "{NOT_REPLACED}"
                     ),
                 }
             }
@@ -137,7 +180,7 @@ pub(super) fn words(error: &io::Error, has_sni: bool) -> &'static str {
     }
 }
 
-fn stamp(path: &PathBuf) -> Stamp {
+fn stamp(path: &Path) -> Stamp {
     // Through links, which is how Kubernetes replaces files.
     let file = fs::metadata(path).ok()?;
     let changed = (file.mtime(), file.mtime_nsec());

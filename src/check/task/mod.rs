@@ -280,8 +280,9 @@ impl CheckContext {
             server: server.name.to_string(),
             is_up: true,
             state: None,
+            token: None,
         };
-        if !script.disable_on_404 && !script.send_state {
+        if !script.disable_on_404 && !script.send_state && script.kube.is_none() {
             return facts;
         }
         let snapshot = self.parts.snapshot.as_ref().map(|it| it.load());

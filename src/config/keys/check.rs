@@ -7,7 +7,9 @@ use super::check_values::{
 use super::declare::prelude::*;
 use super::kinds::{Ip, Number, Optional, Port, Span, Switch, Text, Word};
 use super::step::StepList;
-use crate::config::choices::{CheckType, CheckWord, MysqlLoginWord, SendProxyWord, VerifyWord};
+use crate::config::choices::{
+    CheckType, CheckWord, MysqlLoginWord, SendProxyWord, UnauthorizedWord, VerifyWord,
+};
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::PORT_BOUNDS;
 use crate::config::script::Script;
@@ -54,7 +56,7 @@ keys! {
             reload: HealthAnew;
         /// The method of its request, with the type `"http"`.
         method: Optional<Token> = "OPTIONS", reload: HealthAnew;
-        /// What it asks for.
+        /// What it asks for; an API server for `"/readyz"`.
         uri: Optional<RequestTarget> = "/", example: Some("\"/readyz\""), reload: HealthAnew;
         /// The version of HTTP that it speaks.
         version: Optional<HttpVersion> = "HTTP/1.0", example: Some("\"HTTP/1.1\""),
@@ -78,8 +80,13 @@ keys! {
         /// What it says to an SMTP server, with `HELO` or `EHLO`.
         hello: Optional<SmtpHello> = "HELO localhost", example: Some("\"EHLO mail.example.org\""),
             reload: HealthAnew;
+        /// The file with the token that an API server is asked with, with the type `"kube-apiserver"`.
+        token_file: Optional<TlsPath> = "none", example: Some("\"/etc/rlb/token\""),
+            reload: HealthAnew;
+        /// What an API server is that answers 401 or 403: `"up"`, or `"down"`.
+        unauthorized: Optional<Word<UnauthorizedWord>> = "up", reload: HealthAnew;
         /// Its connections speak TLS, from the first byte on, whatever its type is.
-        tls: Optional<Switch> = "no", haproxy: &["check-ssl", "no-check-ssl"], reload: HealthAnew;
+        tls: Optional<Switch> = "no; yes with the type kube-apiserver", haproxy: &["check-ssl", "no-check-ssl"], reload: HealthAnew;
         /// The server's name, which a connection over TLS asks for and its certificate must have.
         sni: Optional<HostName> = "none, or the header Host of its request",
             example: Some("\"api.example.org\""), haproxy: &["check-sni"], reload: HealthAnew;
@@ -190,6 +197,8 @@ impl CheckLayer {
             user: None,
             mysql_login: None,
             hello: None,
+            token_file: None,
+            unauthorized: None,
             ..self
         }
     }

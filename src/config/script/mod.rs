@@ -51,6 +51,31 @@ pub struct Script {
     /// How it speaks TLS.
     #[serde(default)]
     pub tls: Tls,
+    /// It asks an API server of Kubernetes, whose answers mean more than their status.
+    #[serde(default)]
+    pub kube: Option<Arc<Kube>>,
+}
+
+/// What a check of an API server has beside its steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kube {
+    /// The file with the token that its request has.
+    pub token_file: Option<Arc<str>>,
+    /// It says who it is, by a token or a certificate.
+    pub has_credentials: bool,
+}
+
+impl Kube {
+    /// Whether a status says that the server lives and does not want to answer those who ask.
+    pub fn is_unauthorized(status: u16) -> bool {
+        status == 401 || status == 403
+    }
+
+    /// Whether it says that the server is not ready.
+    pub fn is_not_ready(status: u16) -> bool {
+        (500..600).contains(&status)
+    }
 }
 
 /// The end of a connection, in the words of the service.
@@ -313,6 +338,7 @@ impl Script {
             proxy_v2: false,
             farewell: None,
             tls: Tls::default(),
+            kube: None,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! The checks that HAProxy has names for, as steps: what it sends and what it accepts.
 
 use super::{
-    Action, Connect, Content, Expect, Farewell, Misplaced, Pattern, Protocol, Regex, Script, Step,
-    StepFormat, Verdict,
+    Action, Connect, Content, Expect, Farewell, Kube, Misplaced, Pattern, Protocol, Regex, Request,
+    Script, StatusRanges, Step, StepFormat, Verdict,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -202,6 +202,30 @@ pub fn ldap() -> Script {
         }),
         expect(Expect::new(Pattern::LdapBind)),
     ])
+}
+
+/// `GET` of `uri` at an API server of Kubernetes. `unauthorized_is_up`: those who live and do not want to answer are up.
+pub fn kube_apiserver(uri: &Arc<str>, kube: Kube, unauthorized_is_up: bool) -> Script {
+    let statuses = if unauthorized_is_up {
+        "200,401,403"
+    } else {
+        "200"
+    };
+    let statuses = StatusRanges::parse(statuses).expect("the statuses are valid");
+    let request = Request {
+        method: "GET".into(),
+        uri: Arc::clone(uri),
+        headers: vec![("User-Agent".into(), StepFormat::plain("rlb"))],
+        ..Request::default()
+    };
+    Script {
+        protocol: Protocol::Http,
+        kube: Some(Arc::new(kube)),
+        ..made(vec![
+            Action::Request(Arc::new(request)),
+            expect(Expect::new(Pattern::Status(statuses))),
+        ])
+    }
 }
 
 fn linger() -> Action {

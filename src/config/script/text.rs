@@ -17,6 +17,9 @@ impl fmt::Display for Script {
         if self.send_state {
             formatter.write_str("; send-state")?;
         }
+        if let Some(token) = self.kube.as_ref().and_then(|kube| kube.token_file.as_ref()) {
+            write!(formatter, "; token-file {token}")?;
+        }
         self.tls.fmt(formatter)
     }
 }

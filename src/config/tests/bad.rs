@@ -1256,3 +1256,32 @@ steps = [{ connect = true, sni = 'a' }]
         &[(7, 34, "`sni` is for connections over TLS")],
     );
 }
+
+#[test]
+fn checks_of_api_servers() {
+    before(
+        "[check.a]
+type = 'kube-apiserver'
+token-file = 't'
+verify = 'none'
+[check.b]
+type = 'http'
+token-file = 't'
+[check.c]
+type = 'kube-apiserver'
+tls = false
+token-file = 't'
+method = 'GET'
+",
+        &[
+            (3, 14, "the token would be sent to anyone"),
+            (
+                7,
+                14,
+                "`token-file` is for checks with `type = \"kube-apiserver\"`",
+            ),
+            (11, 14, "the token would be sent to anyone"),
+            (12, 10, "`method` is for checks with `type = \"http\"`"),
+        ],
+    );
+}

@@ -7,10 +7,13 @@ use crate::config::keys::{CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, CheckSettin
 use crate::config::model::{Check, CheckKind, Script, SendProxy};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written, or_default};
-use crate::config::script::{Action, Expect, Misplaced, Pattern, Protocol, Request, Step, preset};
+use crate::config::script::{
+    Action, Expect, Kube, Misplaced, Pattern, Protocol, Request, Step, preset,
+};
 use crate::config::shapes::{Maybe, Short};
 use crate::config::source::Place;
 use crate::config::units::format_duration;
+use crate::config::values::Unauthorized;
 use crate::config::words;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -54,7 +57,10 @@ pub(super) fn named(validator: &mut Validator<'_>, files: &[ParsedFile]) -> Rc<N
             }
             // What is wrong with it is said where it stands, also when nothing uses it.
             let made = script(validator, &layer, SendProxy::Off);
-            if made.as_ref().is_some_and(Script::has_tls) {
+            if made
+                .as_ref()
+                .is_some_and(|it| it.has_tls() || it.kube.is_some())
+            {
                 check_tls::judge(validator, &layer, made.as_ref());
             }
             named.all.insert(name.value.clone(), layer);
@@ -235,7 +241,7 @@ macro_rules! present {
 fn script(validator: &mut Validator<'_>, keys: &CheckLayer, traffic: SendProxy) -> Option<Script> {
     let kind = keys.kind.as_ref().and_then(|it| it.value);
     foreign(validator, keys, kind);
-    let tls = check_tls::settings(keys);
+    let tls = check_tls::settings(keys, kind == Some(CheckKind::KubeApiserver));
     // What TLS is spoken for is a connection, as it is without.
     let connects = |protocol| Script::new(protocol, Vec::new()).ok().filter(|_| tls.on);
     let Some(kind) = kind else {
@@ -247,6 +253,7 @@ fn script(validator: &mut Validator<'_>, keys: &CheckLayer, traffic: SendProxy) 
             Some(written) => steps(validator, Protocol::Tcp, written),
         },
         CheckKind::Http => of_http(validator, keys),
+        CheckKind::KubeApiserver => Some(kube_apiserver(keys)),
         CheckKind::Redis => Some(preset::redis()),
         CheckKind::Ldap => Some(preset::ldap()),
         CheckKind::TlsHello => Some(preset::tls_hello()),
@@ -292,7 +299,6 @@ fn foreign(validator: &mut Validator<'_>, keys: &CheckLayer, kind: Option<CheckK
     let http = present!(
         keys,
         method,
-        uri,
         version,
         headers,
         body,
@@ -303,7 +309,18 @@ fn foreign(validator: &mut Validator<'_>, keys: &CheckLayer, kind: Option<CheckK
     let is = |kinds: &'static [CheckKind]| kind.is_some_and(|kind| kinds.contains(&kind));
     let with_user = is(&[CheckKind::Postgres, CheckKind::Mysql]);
     let with_steps = is(&[CheckKind::Tcp, CheckKind::Http]);
-    let groups: [(&[_], bool, &str); 5] = [
+    let with_uri = is(&[CheckKind::Http, CheckKind::KubeApiserver]);
+    let groups: [(&[_], bool, &str); 7] = [
+        (
+            &present!(keys, uri),
+            with_uri,
+            "\"http\" or \"kube-apiserver\"",
+        ),
+        (
+            &present!(keys, token_file, unauthorized),
+            is(&[CheckKind::KubeApiserver]),
+            "\"kube-apiserver\"",
+        ),
         (&http, is(&[CheckKind::Http]), "\"http\""),
         (&present!(keys, steps), with_steps, "\"tcp\" or \"http\""),
         (
@@ -473,4 +490,18 @@ fn request(keys: &CheckLayer) -> Request {
             .map_or_else(Vec::new, |it| it.value.to_vec()),
         body: or(keys.body.as_ref(), default.body),
     }
+}
+
+/// The script of a check of an API server.
+fn kube_apiserver(keys: &CheckLayer) -> Script {
+    let token_file = check_tls::text(&keys.token_file);
+    let kube = Kube {
+        has_credentials: token_file.is_some() || check_tls::text(&keys.crt).is_some(),
+        token_file,
+    };
+    let uri = keys.uri.as_ref();
+    let uri = uri.map_or_else(|| "/readyz".into(), |it| Arc::clone(&it.value));
+    let unauthorized = keys.unauthorized.as_ref();
+    let is_up = unauthorized.is_none_or(|it| it.value == Unauthorized::Up);
+    preset::kube_apiserver(&uri, kube, is_up)
 }

@@ -11,12 +11,12 @@ use crate::config::tls::{self, TlsFile};
 use crate::config::values::Verify;
 use std::sync::Arc;
 
-/// What the keys say of TLS.
-pub(super) fn settings(keys: &CheckLayer) -> Tls {
+/// What the keys say of TLS. `default`: whether it is spoken when they do not say it.
+pub(super) fn settings(keys: &CheckLayer, default: bool) -> Tls {
     let version = |it: &Option<Written<TlsVersion>>| it.as_ref().map(|it| it.value);
     let verify = keys.verify.as_ref();
     Tls {
-        on: keys.tls.as_ref().is_some_and(|it| it.value),
+        on: keys.tls.as_ref().map_or(default, |it| it.value),
         sni: text(&keys.sni),
         alpn: text(&keys.alpn),
         context: Arc::new(TlsContext {
@@ -77,6 +77,7 @@ fn host(steps: &[Step]) -> Option<StepFormat> {
 pub(super) fn judge(validator: &mut Validator<'_>, keys: &CheckLayer, script: Option<&Script>) {
     let tls = script.map(|script| &script.tls);
     let speaks = script.is_some_and(Script::has_tls);
+    token(validator, keys, script);
     if !speaks {
         unused(validator, keys);
         return;
@@ -121,6 +122,29 @@ pub(super) fn judge(validator: &mut Validator<'_>, keys: &CheckLayer, script: Op
     validator
         .report
         .push(Diagnostic::error("tls-file", message).at(at));
+}
+
+/// Reports a token that would be sent to anyone, and one that is not there.
+fn token(validator: &mut Validator<'_>, keys: &CheckLayer, script: Option<&Script>) {
+    let of_kube = script.filter(|script| script.kube.is_some());
+    let token = keys.token_file.as_ref().filter(|it| !it.value.is_empty());
+    let (Some(token), Some(script)) = (token, of_kube) else {
+        return;
+    };
+    let verify = keys.verify.as_ref().filter(|it| it.value == Verify::None);
+    if verify.is_some() || !script.has_tls() {
+        let message = "the token would be sent to anyone who answers";
+        let problem = Diagnostic::error("no-meaning", message).at(token.place.clone());
+        let hint = "leave out `verify = \"none\"` and `tls = false`, and write `ca-file`";
+        validator.report.push(problem.hint(hint));
+        return;
+    }
+    let read = validator.disk.then(|| tls::token(&token.value));
+    if let Some(Err(why)) = read {
+        let message = format!("cannot use `{}`: {why}", token.value);
+        let problem = Diagnostic::error("tls-file", message);
+        validator.report.push(problem.at(token.place.clone()));
+    }
 }
 
 /// Where it is said that TLS is spoken.

@@ -39,7 +39,7 @@ impl Behaviour {
         Self::Script(Arc::new(script))
     }
 
-    fn run(&self, mut stream: TcpStream) {
+    pub(crate) fn run(&self, mut stream: TcpStream) {
         match self {
             Self::Echo => echo(stream),
             Self::Says(words) => drop(stream.write_all(words.as_bytes())),
