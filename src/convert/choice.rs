@@ -208,14 +208,12 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
     if proxy.is_back() {
         balance(proxy, options, report, &mut blocked);
     }
-    if proxy.is_checked() {
-        let asks = proxy.settings.asks();
-        for (entry, kind, lacks) in &proxy.settings.checks {
-            if !asks && *kind == proxy.settings.check {
-                let alone = Cow::from("what is not supported leaves the check a connection alone");
-                let say = lacks.clone().unwrap_or(alone);
-                needs_allow_degraded(*entry, say, options, report, &mut blocked);
-            }
+    if proxy.is_checked() && !proxy.settings.asks() {
+        let rules = proxy.settings.checks.iter();
+        for (entry, _, lacks) in rules.filter(|it| it.1 == proxy.settings.check) {
+            let alone = "what is not supported leaves the check a connection alone";
+            let say = lacks.clone().unwrap_or(alone.into());
+            needs_allow_degraded(*entry, say, options, report, &mut blocked);
         }
     }
     match blocked.first() {

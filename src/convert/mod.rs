@@ -49,6 +49,7 @@ mod sections;
 mod server;
 mod server_from;
 mod server_header;
+mod server_port;
 mod server_tls;
 mod server_values;
 mod socket;
@@ -438,7 +439,7 @@ fn one(
         page.first_error.clone_from(&context.report.first_error);
     }
     statement::settle_options(context, &mut proxy);
-    server::settle_ports(context, &mut proxy);
+    server_port::settle(context, &mut proxy);
     server_tls::settle(context, &mut proxy);
     statement::settle_route(context, &mut proxy);
     expect_proxy::settle(&mut proxy);

@@ -10,6 +10,7 @@ use super::report::Outcome;
 use super::sections::Statement;
 use super::server_from::from;
 use super::server_header;
+use super::server_port::{is_portless, without_port_0};
 use super::server_tls;
 use super::server_values;
 use super::toml_string::quote;
@@ -155,20 +156,6 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     });
 }
 
-/// Refuses the servers that are checked and have no port to be checked at, in no rule either.
-pub(super) fn settle_ports(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
-    if proxy.settings.connects_with_ports() {
-        return;
-    }
-    proxy.servers.retain(|server| {
-        if server.needs_port {
-            let text = "it is checked, and has no port to be checked at";
-            context.report.error(server.at, "server", text);
-        }
-        !server.needs_port
-    });
-}
-
 /// Stands for the names of a `server-template`. No server has it.
 const TEMPLATE: &str = "";
 
@@ -183,34 +170,6 @@ pub(super) fn settle_used(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
         }
     }
     proxy.server_names = HashSet::new();
-}
-
-/// A server's address. HAProxy's port 0 is none: the client's port decides.
-fn without_port_0(word: Word) -> Word {
-    let Address::Host {
-        port: Some(port), ..
-    } = address::parse(&word.text)
-    else {
-        return word;
-    };
-    if !port.bytes().all(|byte| byte == b'0') {
-        return word;
-    }
-    let end = format!(":{port}");
-    let bare = |text: &str| text.strip_suffix(&*end).map(str::to_owned);
-    Word {
-        text: bare(&word.text).unwrap_or_default(),
-        written: word.written.as_deref().and_then(bare),
-        ..word
-    }
-}
-
-/// Whether the client's port decides the server's.
-fn is_portless(word: &Word) -> bool {
-    let Address::Host { port, .. } = address::parse(&word.text) else {
-        return false;
-    };
-    word.unset.is_none() && port.is_none_or(|port| port.starts_with(['+', '-']))
 }
 
 /// A name that no other server of the proxy has, and that is none of the rows of the statistics.

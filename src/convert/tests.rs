@@ -1040,6 +1040,7 @@ fn a_relative_path_of_a_server_state_file_is_in_the_folder_of_the_process() {
             variable: &process,
             address: &|_| None,
             folder: Some("/work"),
+            real_path: &real_path,
         };
         let one = convert(&[input], Options::default(), outside);
         let (config, _) = load(&one.toml).expect("it loads");
