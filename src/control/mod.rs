@@ -209,11 +209,8 @@ impl Control {
                 _ = tick.tick() => self.tick().await,
             }
         }
-        // After a handover the next process writes.
-        if !self.stop_tasks.is_cancelled() {
-            let snapshot = self.parts.snapshot.load_full();
-            self.state_files.finish(&snapshot).await;
-        }
+        let snapshot = self.parts.snapshot.load_full();
+        self.state_files.finish(&snapshot).await;
         self.stop_tasks.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -276,8 +273,12 @@ impl Control {
                     self.stop_tasks.cancel();
                     self.changes.refuse();
                     self.rebalances.stop(&self.parts.token);
+                    self.state_files.leave();
                 }
-                ToControl::Stopping => self.rebalances.stop(&self.parts.token),
+                ToControl::Stopping => {
+                    self.rebalances.stop(&self.parts.token);
+                    self.state_files.stop();
+                }
                 message => {
                     if let Some(message) = self.changes.admit(message) {
                         pending.take(&mut batch, message);
@@ -512,8 +513,8 @@ impl Control {
             stays
         });
         // After a handover the next process makes the steps, and logs their end.
+        self.state_files.tick(&snapshot, now).await;
         if !self.stop_tasks.is_cancelled() {
-            self.state_files.tick(&snapshot, now).await;
             self.warm_up(snapshot, now).await;
         }
         self.rebalance().await;

@@ -36,6 +36,9 @@ const SIDES: [&str; 2] = ["client", "server"];
 /// What a session needs that waits for a server: steps 5 to 9.
 const UNSERVED: &str = "server";
 
+/// How long an order of the process before may have been on its way when a session left it.
+const ORDER_MAX: Duration = Duration::from_secs(1);
+
 /// A later version may write this name for a session that a reader must know more about than what stands here.
 const NEEDS: &str = "needs";
 
@@ -350,6 +353,9 @@ impl ArrivingSession {
         let status = &server.status;
         // Maintenance ends no sessions.
         let down = status.oper == OperState::Stopped && !status.admin.is_maint();
+        // A session of a server that had gone down before has been left alone by the process before.
+        let out = monotonic().saturating_sub(status.since.elapsed());
+        let down = down && !server.fail_open && out + ORDER_MAX >= self.left;
         missed.or((down && server.spec.shutdown_sessions_on_down).then_some(Cause::Down))
     }
 

@@ -2,8 +2,9 @@
 //! process that does not take over has changed nothing.
 
 use crate::harness::client::{TIMEOUT, connect, echo};
+use crate::harness::config::Config;
 use crate::harness::eventually::eventually_true;
-use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::peer::{Behaviour, Peer, Refuses};
 use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use crate::harness::runtime::{Fixture, ask};
@@ -254,5 +255,38 @@ fn a_refused_upgrade_leaves_the_sockets_as_they_are() {
     rlb.signal(Signal::SIGUSR2);
     let next = Next::of(&rlb);
     assert_eq!(mode(), 0o666);
+    next.stop();
+}
+
+/// The checks are not believed: their verdict ends no session, also while a session is on its way.
+#[test]
+fn an_upgrade_ends_no_session_of_a_backend_that_fails_open() {
+    let peers = [(); 2].map(|()| Peer::start(Behaviour::Echo));
+    let dark = Refuses::start();
+    let address = ports::free();
+    let keys = format!(
+        "on-marked-down = \"shutdown-sessions\", \
+         check = {{ interval = \"50ms\", fall = 1, rise = 1, port = {} }}",
+        dark.address().port()
+    );
+    let config = Config::new()
+        .bind(address)
+        .backend("fail-open-below = 50")
+        .server_with(peers[0].address(), &keys)
+        .server_with(peers[1].address(), &keys);
+    let rlb = Rlb::start(&config);
+    rlb.wait_status("s1", "DOWN");
+    rlb.wait_status("s2", "DOWN");
+    let mut streams = [(); 4].map(|()| connect(address));
+    for stream in &mut streams {
+        echo(stream, b"before");
+    }
+    rlb.signal(Signal::SIGUSR2);
+    let next = Next::of(&rlb);
+    rlb.events().wait_for("old process ended");
+    for stream in &mut streams {
+        echo(stream, b"after");
+    }
+    drop(streams);
     next.stop();
 }

@@ -1,7 +1,7 @@
 //! Server-state files: what is known of servers survives a restart.
 //!
 //! They are read before the checks begin, and written once a minute, soon after an operator has changed a server, and at
-//! the end. The format is HAProxy's ([`crate::stats::servers_state`]). A file is replaced as a whole, so that nobody reads a
+//! the beginning of a stop: from then on another process may serve and write. The format is HAProxy's ([`crate::stats::servers_state`]). A file is replaced as a whole, so that nobody reads a
 //! part of one. A thread of the pool writes, because a disk may be slow; one write at a time. After a handover the next
 //! process writes.
 
@@ -37,6 +37,10 @@ pub(super) struct StateFileWriter {
     writing: Option<JoinHandle<Vec<Written>>>,
     /// What has failed the last time, and why.
     failed: HashMap<PathBuf, String>,
+    /// The process stops: the next write is the last.
+    stops: bool,
+    /// The last write has begun, or another process writes.
+    is_over: bool,
 }
 
 impl StateFileWriter {
@@ -48,27 +52,48 @@ impl StateFileWriter {
             changed: true,
             writing: None,
             failed: HashMap::new(),
+            stops: false,
+            is_over: false,
         }
     }
 
     /// Once a second: writes what is due.
     pub(super) async fn tick(&mut self, snapshot: &Arc<Snapshot>, now: Instant) {
+        if self.is_over {
+            return;
+        }
         self.look_at(snapshot);
         if self.writing.as_ref().is_some_and(|it| !it.is_finished()) {
             return;
         }
         self.written().await;
+        if self.stops {
+            self.is_over = true;
+            return self.begin(snapshot, (now, true));
+        }
         if self.changed || now.saturating_duration_since(self.begun) >= INTERVAL {
-            self.begin(snapshot, now);
+            self.begin(snapshot, (now, false));
         }
     }
 
-    /// The last write.
+    /// After a handover the next process writes.
+    pub(super) fn leave(&mut self) {
+        self.is_over = true;
+    }
+
+    /// A stop has begun: what is known now is written, and nothing after it.
+    pub(super) fn stop(&mut self) {
+        self.stops = true;
+    }
+
+    /// Waits for the last write. It begins here if it has not.
     pub(super) async fn finish(mut self, snapshot: &Arc<Snapshot>) {
         let last = async {
             self.written().await;
-            self.begin(snapshot, Instant::now());
-            self.written().await;
+            if !self.is_over {
+                self.begin(snapshot, (Instant::now(), true));
+                self.written().await;
+            }
         };
         if timeout(LAST_MAX, last).await.is_err() {
             tracing::warn!("the server-state files were not written in time");
@@ -88,12 +113,12 @@ impl StateFileWriter {
         }
     }
 
-    fn begin(&mut self, snapshot: &Arc<Snapshot>, now: Instant) {
+    fn begin(&mut self, snapshot: &Arc<Snapshot>, (now, last): (Instant, bool)) {
         (self.begun, self.changed) = (now, false);
         let targets = write::targets(snapshot);
         if !targets.is_empty() {
             let snapshot = Arc::clone(snapshot);
-            let writes = move || write::write(targets, &snapshot, now);
+            let writes = move || write::write(targets, &snapshot, (now, last));
             self.writing = Some(spawn_blocking(writes));
         }
     }

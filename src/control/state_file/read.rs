@@ -3,9 +3,10 @@
 use crate::config::model::StatesFrom;
 use crate::state::{AdminState, RuntimeState, ServerState, Snapshot};
 use crate::stats::servers_state::{self, Unreadable};
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,19 +20,20 @@ pub(in crate::control) fn read(snapshot: &Snapshot, now: Instant) -> RuntimeStat
     let backends = || snapshot.backends.iter().flatten();
     let from_global =
         backends().filter(|it| it.spec.load_server_state_from_file == StatesFrom::Global);
-    let from_global: Vec<&str> = from_global.map(|it| &*it.spec.name).collect();
+    let from_global: HashSet<&str> = from_global.map(|it| &*it.spec.name).collect();
     if let Some(path) = files.global().filter(|_| !from_global.is_empty()) {
         let known = one(&path, "global", now).into_iter();
-        servers.extend(known.filter(|state| from_global.contains(&&*state.backend)));
+        servers.extend(known.filter(|state| from_global.contains(&*state.backend)));
     }
     for backend in backends() {
         let Some(path) = files.local(&backend.spec) else {
             continue;
         };
         let name = &backend.spec.name;
+        let here = backend.servers.iter().map(|server| &*server.spec.name);
+        let here: HashSet<&str> = here.collect();
         for state in one(&path, name, now) {
-            let mut here = backend.servers.iter();
-            if *state.backend == **name && here.any(|it| *it.spec.name == *state.server) {
+            if *state.backend == **name && here.contains(&*state.server) {
                 servers.push(state);
             } else {
                 let (backend, server) = (&state.backend, &state.server);
@@ -86,9 +88,22 @@ fn one(path: &Path, of: &str, now: Instant) -> Vec<ServerState> {
 
 fn text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_MAX).read_to_end(&mut bytes)?;
+    open(path)?.take(FILE_MAX).read_to_end(&mut bytes)?;
     // A name that is no UTF-8 is that of no server.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Opens a regular file. Nothing else has states, and a pipe would keep the start waiting.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::other("it is no regular file"))
 }
 
 /// As in HAProxy a server that was drained while its weight in the configuration was 0 is not when that is another one.
