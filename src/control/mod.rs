@@ -174,6 +174,9 @@ impl Control {
         let of = (self.parts.token.shard() + 1, Instant::now());
         if let Some(next) = state.apply(&RuntimeState::default(), &base, of) {
             self.publish(&next);
+            if decided.is_none() {
+                state_file::said(&base, &next).for_each(|line| self.log(line));
+            }
             self.servers.update(&base, &next, &self.stop_tasks);
             let servers = &self.servers;
             self.resolver.retain(|name| !servers.named(name).is_empty());

@@ -5,7 +5,7 @@
 
 use super::check_request::{request, request_line};
 use super::check_words::{
-    Cursor, Pairs, Read, Unread, format, hex, missing, over, regex, text, wrong,
+    Cursor, Pairs, Read, Unread, exact, format, hex, line_regex, missing, over, regex, text, wrong,
 };
 use super::context::Context;
 use super::lexer::Word;
@@ -55,7 +55,12 @@ pub(super) fn option(
         "httpchk" => {
             own_rules(proxy, false);
             let read = request_line(&statement.words[2..]);
-            let request = read.map(|request| over(&mut proxy.settings.http.request, request));
+            let request = read.map(|request| {
+                // As in HAProxy nothing of an earlier line stays.
+                let own = &mut proxy.settings.http.request;
+                own.retain(|(key, _)| !["method", "uri", "version"].contains(key));
+                over(own, request);
+            });
             (CheckKind::Http, request)
         }
         _ if others.contains(&word) => {
@@ -136,11 +141,7 @@ fn own_rules(proxy: &mut Proxy, is_tcp: bool) {
     if is_tcp {
         settings.tcp_rules.clear();
     } else {
-        let rules = HttpRules {
-            request: std::mem::take(&mut settings.http.request),
-            ..HttpRules::default()
-        };
-        settings.http = rules;
+        settings.http = HttpRules::default();
     }
     let kind = if is_tcp {
         CheckKind::Rules
@@ -155,11 +156,11 @@ fn own_rules(proxy: &mut Proxy, is_tcp: bool) {
 fn tcp_rule(verb: &str, words: &[Word]) -> Read<Pairs> {
     let mut words = Cursor::new(words);
     match verb {
-        "connect" => connect(&mut words),
+        "connect" => connect(&mut words, false),
         "send" | "send-lf" | "send-binary" | "send-binary-lf" => {
             let value = words.value(verb)?;
             let pair = match verb {
-                "send" => ("send", text(value)?),
+                "send" => ("send", exact(value)?),
                 "send-binary" => ("send-binary", hex(value)?),
                 "send-lf" => ("send-lf", format(value)?),
                 _ => ("send-binary-lf", format(value)?),
@@ -196,7 +197,7 @@ fn http_rule(rules: &mut HttpRules, verb: &str, words: &[Word], at: At) -> Read<
             rules.send_state = true;
             return Ok(());
         }
-        "connect" => Rule::Step(connect(&mut words)?),
+        "connect" => Rule::Step(connect(&mut words, true)?),
         "send" => {
             let (mut request, comment) = request(&mut words)?;
             let first = rules.rules.iter().all(|(rule, _)| match rule {
@@ -234,7 +235,7 @@ fn comment_alone(words: &mut Cursor<'_>, pairs: &mut Pairs) -> Read<()> {
     Ok(())
 }
 
-fn connect(words: &mut Cursor<'_>) -> Read<Pairs> {
+fn connect(words: &mut Cursor<'_>, is_http: bool) -> Read<Pairs> {
     let mut pairs: Pairs = vec![("connect", "true".to_owned())];
     while let Some(word) = words.next() {
         let name = &*word.text;
@@ -270,7 +271,13 @@ fn connect(words: &mut Cursor<'_>) -> Read<Pairs> {
                 }
                 ("sni", text(value)?)
             }
-            "alpn" => ("alpn", text(words.value(name)?)?),
+            "alpn" => {
+                let value = words.value(name)?;
+                if is_http && value.text.split(',').any(|one| one == "h2") {
+                    return missing("checks of HTTP are of version 1: leave `h2` out");
+                }
+                ("alpn", text(value)?)
+            }
             "via-socks4" => return missing("rlb has no SOCKS4"),
             "proto" => {
                 if ["none", "h1"].contains(&&*words.value(name)?.text) {
@@ -307,8 +314,8 @@ fn expect(words: &mut Cursor<'_>, is_http: bool) -> Read<Pairs> {
         negated ^= !(word.text.len() - bare.len()).is_multiple_of(2);
         let pair = match bare {
             "" => continue,
-            "string" => ("expect-string", text(words.value(bare)?)?),
-            "rstring" => ("expect-rstring", regex(words.value(bare)?)?),
+            "string" => ("expect-string", exact(words.value(bare)?)?),
+            "rstring" => ("expect-rstring", line_regex(words.value(bare)?)?),
             "binary" if !is_http => ("expect-binary", hex(words.value(bare)?)?),
             "rbinary" if !is_http => ("expect-rbinary", regex(words.value(bare)?)?),
             "status" if is_http => {

@@ -1,7 +1,7 @@
 //! The requests of checks of HTTP: `option httpchk …` and `http-check send …`.
 
 use super::address::escaped;
-use super::check_words::{Cursor, Pairs, Read, format, missing, over, text, wrong};
+use super::check_words::{Cursor, Pairs, Read, exact, format, missing, over, text, wrong};
 use super::lexer::Word;
 use super::toml_string::quote;
 
@@ -14,7 +14,7 @@ pub(super) fn request(words: &mut Cursor<'_>) -> Read<(Pairs, Option<String>)> {
             "meth" => ("method", text(words.value(name)?)?),
             "uri" => ("uri", target(&words.value(name)?.text)?),
             "ver" => ("version", version(&words.value(name)?.text)?),
-            "body" => ("body", text(words.value(name)?)?),
+            "body" => ("body", exact(words.value(name)?)?),
             "comment" => {
                 comment = Some(text(words.value(name)?)?);
                 continue;

@@ -69,6 +69,39 @@ pub(super) fn text(word: &Word) -> Read<String> {
     Ok(quote(&string(word)))
 }
 
+/// The same for the expression of a text with lines: the end is also before a last line feed, as in PCRE.
+pub(super) fn line_regex(word: &Word) -> Read<String> {
+    if word.written.is_some() {
+        return regex(word);
+    }
+    let (mut text, mut escaped, mut in_class) = (String::new(), false, false);
+    for letter in word.text.chars() {
+        if letter == '$' && !escaped && !in_class {
+            text.push_str(r"\n?");
+        }
+        match letter {
+            '[' if !escaped => in_class = true,
+            ']' if !escaped => in_class = false,
+            _ => {}
+        }
+        escaped = letter == '\\' && !escaped;
+        text.push(letter);
+    }
+    regex(&Word::plain(text, word.column))
+}
+
+/// The same for what is compared with bytes, or sent as such: a byte from 0x80 on is read as a character of Latin-1, and
+/// would become two.
+pub(super) fn exact(word: &Word) -> Read<String> {
+    if word
+        .text
+        .contains(|letter| ('\u{80}'..='\u{ff}').contains(&letter))
+    {
+        return missing("it has bytes from 0x80 on; write `send-binary` or `expect binary`");
+    }
+    text(word)
+}
+
 /// A format that checks have.
 pub(super) fn format(word: &Word) -> Read<String> {
     match StepFormat::parse(&word.text) {
@@ -87,7 +120,14 @@ pub(super) fn hex(word: &Word) -> Read<String> {
     Ok(quote(digits))
 }
 
+/// A regular expression that means the same in the crate regex as in PCRE.
 pub(super) fn regex(word: &Word) -> Read<String> {
+    let others = ["\\<", "\\>", "\\v", "(?R", "&&", "~~", "--"];
+    if let Some(other) = others.into_iter().find(|it| word.text.contains(it)) {
+        return missing(format!(
+            "`{other}` means something else to rlb than to HAProxy"
+        ));
+    }
     match Regex::parse(&word.text) {
         Ok(_) => text(word),
         Err(problem) => missing(problem.message),

@@ -212,6 +212,20 @@ pub(super) fn settle(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
             checks.insert(key, value);
         }
         checks.extend(tls.keys);
+        if proxy.settings.check == CheckKind::Http
+            && let Some(offered) = checks.get("alpn")
+        {
+            let names = offered.trim_matches('"').split(',');
+            let others: Vec<&str> = names.clone().filter(|name| *name != "h2").collect();
+            if others.len() < names.count() {
+                let others = others.join(",");
+                checks.insert("alpn", quote(&others));
+                checks.retain(|key, _| *key != "alpn" || !others.is_empty());
+                let text = "its check speaks HTTP/1: `h2` is left out of what it offers";
+                let changed = Outcome::Changed;
+                context.report.push(server.at, "server", changed, text);
+            }
+        }
         if context.tls.verify_none {
             checks.entry("verify").or_insert_with(|| quote("none"));
         }

@@ -371,6 +371,13 @@ fn states(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
             .push(statement.at, keyword, Outcome::NotNeeded, text);
         return;
     }
+    if proxy.kind == Kind::Defaults && keyword == "server-state-file-name" {
+        let text = "a proxy does not inherit it";
+        context
+            .report
+            .push(statement.at, keyword, Outcome::NotNeeded, text);
+        return;
+    }
     context.kept(statement.at, keyword);
     let keys = &mut proxy.settings.keys;
     match keyword {

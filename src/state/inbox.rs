@@ -167,6 +167,19 @@ pub enum Interface {
     Cli,
     /// On the page of the statistics.
     Web,
+    /// In an earlier process: a server-state file has it.
+    StateFile,
+}
+
+impl Interface {
+    /// As the log says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cli => "CLI",
+            Self::Web => "Web interface",
+            Self::StateFile => "server-state after a reload",
+        }
+    }
 }
 
 /// The administrative state that an operator sets (`set server … state`).

@@ -1,6 +1,7 @@
 //! `server-state-file`, `load-server-state-from-file` and `init-state`: how servers begin.
 
 use crate::harness::beside::{self, Beside, WITHIN};
+use crate::harness::client::connect;
 use crate::harness::config::Config;
 use crate::harness::eventually::eventually_true;
 use crate::harness::netns::Netns;
@@ -9,10 +10,13 @@ use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use crate::harness::runtime::Fixture;
 use crate::harness::stalls::eventually_if_idle;
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -189,6 +193,8 @@ fn a_restart_begins_with_what_was_known() {
     let answers = Peer::start_on(dark, Behaviour::Echo);
     let rlb = Rlb::start(&config);
     rlb.wait_status("s2", "DOWN 1/2");
+    let down = "Server be/s2 is DOWN, changed from server-state after a reload. 1 active and";
+    rlb.events().wait_for(down);
     let status = |name: &str| rlb.csv().row("be", name).text("status").to_owned();
     assert_eq!((status("s1"), status("s3")), ("UP".into(), "MAINT".into()));
     assert_eq!(rlb.number("s1", "weight"), 50);
@@ -234,6 +240,57 @@ fn a_file_that_cannot_be_written_is_told_of_once() {
     assert_eq!(fixture.rlb.process.wait(STOP_WITHIN).code(), Some(0));
     let said = fixture.rlb.events().with("cannot write a server-state");
     assert_eq!(said.len(), 1, "{said:?}");
+}
+
+/// What is no state file is neither waited for nor replaced.
+#[test]
+fn something_else_at_the_path_stays_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let peers = [(); 3].map(|()| Peer::start(Behaviour::Echo));
+    let of = |name: &str| folder.path().join(name);
+    let (pipe, text, link) = (of("pipe"), of("text"), of("link"));
+    mkfifo(&pipe, Mode::S_IRWXU).expect("a pipe");
+    fs::write(&text, "somebody's\n").expect("written");
+    std::os::unix::fs::symlink(of("nowhere"), &link).expect("a link");
+    for path in [&pipe, &text, &link] {
+        let rlb = Rlb::start(&kept(path, peers.each_ref().map(Peer::address)));
+        let said = rlb.events().wait_for("cannot write a server-state file");
+        let name = path.to_str().expect("a name");
+        assert!(said.contains(name), "{said}");
+        rlb.stop();
+    }
+    assert!(
+        fs::metadata(&pipe)
+            .expect("it is there")
+            .file_type()
+            .is_fifo()
+    );
+    assert_eq!(fs::read(&text).expect("read"), b"somebody's\n");
+    assert!(link.is_symlink() && !link.exists());
+    let left = fs::read_dir(folder.path()).expect("the folder").count();
+    assert_eq!(left, 3, "nothing else is left in the folder");
+}
+
+/// Another process may serve and write from then on.
+#[test]
+fn a_process_that_stops_writes_no_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("states");
+    let peers = [(); 3].map(|()| Peer::start(Behaviour::Echo));
+    let fixture = Fixture::new(kept(&path, peers.each_ref().map(Peer::address)), "admin");
+    assert_eq!(fixture.ask("set server be/s1 state drain"), "\n");
+    let drained = || states(&path, "s1").is_some_and(|(_, admin)| admin == "8");
+    eventually_true(WITHIN, "it is in the file", drained);
+    let client = connect(fixture.rlb.address());
+    eventually_true(WITHIN, "a session", || {
+        fixture.rlb.number("FRONTEND", "scur") == 1
+    });
+    fs::remove_file(&path).expect("removed");
+    fixture.rlb.signal(Signal::SIGTERM);
+    eventually_true(WITHIN, "the last write", drained);
+    fs::remove_file(&path).expect("removed");
+    fixture.rlb.stop_after(client);
+    assert!(!path.exists());
 }
 
 /// Whether the first of two servers gets one of ten clients.

@@ -3,7 +3,7 @@
 use super::{Fields, LogLine, ServerEvent};
 use crate::config::model::Severity;
 use crate::config::units::format_duration;
-use crate::state::{Interface, OperState};
+use crate::state::OperState;
 use std::time::Instant;
 
 /// The server is held down from `now` on, or is so no longer although the time is not over. One that comes up, or goes
@@ -24,10 +24,7 @@ pub fn held_down(event: ServerEvent<'_>, now: Instant) -> Option<LogLine> {
         let text = format!("{subject} is held down no longer: the other servers are not enough.");
         (Severity::Notice, text)
     } else {
-        let by = match event.interface {
-            Interface::Cli => "CLI",
-            Interface::Web => "Web interface",
-        };
+        let by = event.interface.name();
         let text = format!("{subject} is held down no longer, changed from {by}.");
         (Severity::Notice, text)
     };

@@ -297,10 +297,7 @@ fn operational(
         None if before.oper == OperState::Starting && after.oper == OperState::Running => {
             String::new()
         }
-        None => match event.interface {
-            Interface::Cli => ", changed from CLI".to_owned(),
-            Interface::Web => ", changed from Web interface".to_owned(),
-        },
+        None => format!(", changed from {}", event.interface.name()),
         Some(_) if event.check_is_logged => String::new(),
         Some(report) => reason(report),
     };

@@ -10,15 +10,17 @@ mod write;
 
 pub(super) use read::read;
 
-use crate::state::Snapshot;
-use std::collections::HashMap;
+use super::server_events::{self, LogLine, ServerEvent};
+use crate::state::{Backend, BackendId, Interface, Snapshot};
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
-use write::Written;
+use write::{Target, Written};
 
 /// The longest time between two writes.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -30,10 +32,10 @@ const LAST_MAX: Duration = Duration::from_secs(2);
 pub(super) struct StateFileWriter {
     /// When the last write has begun.
     begun: Instant,
-    /// The snapshot that was looked at last, and what operators have decided in it.
-    decided: Option<(Arc<Snapshot>, u64)>,
-    /// An operator has changed something since then.
-    changed: bool,
+    /// The snapshot that was looked at last, and what operators have decided in each of its backends.
+    decided: Option<(Arc<Snapshot>, Decided)>,
+    /// The backends in which an operator has changed something since then.
+    changed: HashSet<BackendId>,
     writing: Option<JoinHandle<Vec<Written>>>,
     /// What has failed the last time, and why.
     failed: HashMap<PathBuf, String>,
@@ -44,12 +46,12 @@ pub(super) struct StateFileWriter {
 }
 
 impl StateFileWriter {
-    /// The first write is due with the first second, so that a file that cannot be written is known of from the start.
+    /// Of a process that starts.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             begun: now,
             decided: None,
-            changed: true,
+            changed: HashSet::new(),
             writing: None,
             failed: HashMap::new(),
             stops: false,
@@ -69,10 +71,14 @@ impl StateFileWriter {
         self.written().await;
         if self.stops {
             self.is_over = true;
-            return self.begin(snapshot, (now, true));
-        }
-        if self.changed || now.saturating_duration_since(self.begun) >= INTERVAL {
-            self.begin(snapshot, (now, false));
+            self.begin(write::targets(snapshot, |_| true), snapshot, (now, true));
+        } else if now.saturating_duration_since(self.begun) >= INTERVAL {
+            self.begun = now;
+            self.begin(write::targets(snapshot, |_| true), snapshot, (now, false));
+        } else if !self.changed.is_empty() {
+            let changed = mem::take(&mut self.changed);
+            let targets = write::targets(snapshot, |id| changed.contains(&id));
+            self.begin(targets, snapshot, (now, false));
         }
     }
 
@@ -91,7 +97,8 @@ impl StateFileWriter {
         let last = async {
             self.written().await;
             if !self.is_over {
-                self.begin(snapshot, (Instant::now(), true));
+                let all = write::targets(snapshot, |_| true);
+                self.begin(all, snapshot, (Instant::now(), true));
                 self.written().await;
             }
         };
@@ -100,22 +107,30 @@ impl StateFileWriter {
         }
     }
 
-    /// Notes whether an operator has changed a server since the last look.
+    /// Notes in which backends an operator has changed a server since the last look. At the first one all have changed, so
+    /// that a file that cannot be written is known of from the start.
     fn look_at(&mut self, snapshot: &Arc<Snapshot>) {
-        let Some((seen, before)) = &mut self.decided else {
-            self.decided = Some((Arc::clone(snapshot), decided(snapshot)));
+        let before = self.decided.take();
+        if let Some((seen, _)) = &before
+            && Arc::ptr_eq(seen, snapshot)
+        {
+            self.decided = before;
             return;
-        };
-        if !Arc::ptr_eq(seen, snapshot) {
-            let now = decided(snapshot);
-            self.changed |= now != *before;
-            (*seen, *before) = (Arc::clone(snapshot), now);
         }
+        let now = decided(snapshot);
+        let before = before.map_or_else(HashMap::new, |(_, before)| before);
+        let changed = now.iter().filter(|(id, is)| before.get(id) != Some(is));
+        self.changed.extend(changed.map(|(id, _)| *id));
+        self.decided = Some((Arc::clone(snapshot), now));
     }
 
-    fn begin(&mut self, snapshot: &Arc<Snapshot>, (now, last): (Instant, bool)) {
-        (self.begun, self.changed) = (now, false);
-        let targets = write::targets(snapshot);
+    /// Begins to write these files, with the states of `snapshot`.
+    fn begin(
+        &mut self,
+        targets: Vec<Target>,
+        snapshot: &Arc<Snapshot>,
+        (now, last): (Instant, bool),
+    ) {
         if !targets.is_empty() {
             let snapshot = Arc::clone(snapshot);
             let writes = move || write::write(targets, &snapshot, (now, last));
@@ -128,7 +143,6 @@ impl StateFileWriter {
         let Some(writing) = self.writing.take() else {
             return;
         };
-        let mut failed = HashMap::new();
         for Written { path, result } in writing.await.unwrap_or_default() {
             let before = self.failed.remove(&path);
             match result {
@@ -138,7 +152,7 @@ impl StateFileWriter {
                         let path = path.display();
                         tracing::warn!(%path, %error, "cannot write a server-state file");
                     }
-                    failed.insert(path, said);
+                    self.failed.insert(path, said);
                 }
                 Ok(()) if before.is_some() => {
                     tracing::info!(path = %path.display(), "a server-state file is written again");
@@ -146,17 +160,43 @@ impl StateFileWriter {
                 Ok(()) => {}
             }
         }
-        self.failed = failed;
     }
 }
 
-/// What operators have decided: a number that is another one when that is something else.
-fn decided(snapshot: &Snapshot) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for backend in snapshot.backends.iter().flatten() {
+/// What the log says of the states with which servers of `next` begin.
+pub(super) fn said<'a>(
+    base: &'a Snapshot,
+    next: &'a Snapshot,
+) -> impl Iterator<Item = LogLine> + 'a {
+    let backends = next.backends.iter().flatten();
+    let servers = backends.flat_map(|backend| {
+        let before = base.backend(backend.id).into_iter();
+        let before = before.flat_map(|before| &before.servers);
+        let pairs = before.zip(&backend.servers);
+        pairs.map(move |(before, server)| (backend, before, server))
+    });
+    servers.flat_map(|(backend, before, server)| {
+        let event = ServerEvent {
+            backend: &backend.spec.name,
+            server,
+            usable: backend.usable(),
+            check_is_logged: false,
+            interface: Interface::StateFile,
+        };
+        server_events::changed(&before.status, event, None)
+    })
+}
+
+/// What operators have decided in each backend: a number that is another one when that is something else.
+type Decided = HashMap<BackendId, u64>;
+
+fn decided(snapshot: &Snapshot) -> Decided {
+    let one = |backend: &Arc<Backend>| {
+        let mut hasher = DefaultHasher::new();
         for server in &backend.servers {
             (server.live.uid, server.status.admin.0, server.weight).hash(&mut hasher);
         }
-    }
-    hasher.finish()
+        (backend.id, hasher.finish())
+    };
+    snapshot.backends.iter().flatten().map(one).collect()
 }

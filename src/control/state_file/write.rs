@@ -1,7 +1,7 @@
 //! Replaces server-state files. A thread of the pool.
 
 use super::read::open;
-use crate::state::Snapshot;
+use crate::state::{BackendId, Snapshot};
 use crate::stats::servers_state;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind::NotFound;
@@ -20,11 +20,12 @@ pub(super) struct Written {
     pub(super) result: io::Result<()>,
 }
 
-/// The files of a configuration.
-pub(super) fn targets(snapshot: &Snapshot) -> Vec<Target> {
+/// The files of a configuration with `wanted` backends.
+pub(super) fn targets(snapshot: &Snapshot, wanted: impl Fn(BackendId) -> bool) -> Vec<Target> {
     let files = &snapshot.state_files;
     let backends = snapshot.backends.iter().flatten();
-    let local = backends.filter_map(|backend| {
+    let local = backends.filter(|backend| wanted(backend.id));
+    let local = local.filter_map(|backend| {
         let path = files.local(&backend.spec)?;
         Some((path, Some(Box::from(&*backend.spec.name))))
     });

@@ -1,6 +1,7 @@
 //! Reads what [`super::for_next_process`] has written, also by other versions, and files of HAProxy.
 
 use super::{EJECTED, FLAPS, HELD, SINCE};
+use crate::config::WEIGHT_MAX;
 use crate::state::{AdminState, Flaps, OperState, ServerState};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -84,6 +85,7 @@ fn server(line: &str, (now, monotonic): (Instant, Duration)) -> Option<ServerSta
         return None;
     }
     let number = |index: usize| columns[index].parse::<u32>().ok();
+    let weight = |index| number(index).filter(|weight| i64::from(*weight) <= WEIGHT_MAX);
     let small = |index: usize| columns[index].parse::<u8>().ok();
     let given = |index: usize| columns.get(index).filter(|text| **text != "-");
     let check = (small(13)? & CHECKED != 0).then(|| {
@@ -115,8 +117,8 @@ fn server(line: &str, (now, monotonic): (Instant, Duration)) -> Option<ServerSta
             _ => return None,
         },
         admin: AdminState(small(6)?),
-        weight: number(7)?,
-        configured_weight: number(8)?,
+        weight: weight(7)?,
+        configured_weight: weight(8)?,
         since: now.checked_sub(lasting).unwrap_or(now),
         ejected: word(EJECTED) == Some("1"),
         flaps: Flaps {
