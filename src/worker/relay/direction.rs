@@ -32,8 +32,6 @@ pub(super) const CHUNK_MAX: usize = 32 * 1024;
 
 /// Reads of one direction in one turn, so that bulk does not starve other sessions.
 const READS_MAX: usize = 16;
-/// Bytes of one direction in one turn, likewise: a spliced read takes as much as a pipe holds.
-const BYTES_MAX: u64 = (READS_MAX * CHUNK_MAX) as u64;
 
 /// The buffer, the pipes and the limits with which a worker moves bytes.
 #[derive(Debug)]
@@ -106,7 +104,6 @@ pub(super) fn flow(
         // It was not read from meanwhile, so its silence counts from now on.
         conn.side_mut(from).heard(now);
     }
-    let before = io.moved;
     for _ in 0..io.share {
         if conn.side(from).ended {
             pass_end_on(conn, from);
@@ -128,7 +125,6 @@ pub(super) fn flow(
                 io.was_short = true;
                 return Flow::Waiting;
             }
-            Ok(Step::Moved) if io.moved - before >= BYTES_MAX => return Flow::Unfinished,
             Ok(Step::Moved) => {}
             Ok(Step::Nothing) => return Flow::Waiting,
             Ok(Step::End) => conn.read_end(from),
