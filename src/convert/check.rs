@@ -141,7 +141,7 @@ fn own_rules(proxy: &mut Proxy, is_tcp: bool) {
     if is_tcp {
         settings.tcp_rules.clear();
     } else {
-        settings.http = HttpRules::default();
+        *settings.http = HttpRules::default();
     }
     let kind = if is_tcp {
         CheckKind::Rules

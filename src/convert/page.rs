@@ -35,7 +35,7 @@ fn detach(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
             .report
             .push(statement.at, keyword, Outcome::Information, text);
     }
-    proxy.settings.page = Page {
+    **page = Page {
         own: true,
         first_error: page.first_error.take(),
         ..Page::default()

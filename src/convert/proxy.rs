@@ -251,17 +251,18 @@ pub(super) struct Settings {
     pub(super) checks: Vec<(usize, CheckKind, Option<Cow<'static, str>>)>,
     /// The rules of `tcp-check` as steps, and where they stand.
     pub(super) tcp_rules: Vec<(Vec<(&'static str, String)>, At)>,
-    pub(super) http: HttpRules,
+    /// In the heap, as what follows: there may be very many proxies.
+    pub(super) http: Box<HttpRules>,
     /// The keys of a check that rlb has a type for.
     pub(super) preset: Vec<(&'static str, String)>,
-    pub(super) server: ServerKeys,
+    pub(super) server: Box<ServerKeys>,
     pub(super) default_backend: Option<(String, At)>,
     /// Own log targets, and whether those of `global` hold too.
     pub(super) targets: Vec<Target>,
     pub(super) log_global: bool,
     /// The formats that hold, by their keywords, and where they are.
     pub(super) formats: BTreeMap<&'static str, (String, At)>,
-    pub(super) page: Page,
+    pub(super) page: Box<Page>,
     pub(super) exporters: Vec<Exporter>,
     pub(super) disabled: bool,
     pub(super) marks: Vec<Mark>,
@@ -404,8 +405,10 @@ impl Proxy {
         }
     }
 
-    /// Lets go of what only statements ask for.
+    /// Lets go of what only statements ask for, and of room for more.
     pub(super) fn forget_names(&mut self) {
+        self.servers.shrink_to_fit();
+        self.binds.shrink_to_fit();
         self.names = HashMap::new();
         self.bind_names = HashSet::new();
         self.bind_ids = HashSet::new();

@@ -151,7 +151,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         at: statement.at,
         name,
         address,
-        keys,
+        keys: *keys,
         needs_port,
     });
 }

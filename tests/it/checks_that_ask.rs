@@ -562,7 +562,7 @@ fn checks_that_wait_delay_no_other() {
 /// nginx and PostgreSQL as they are: a status, a login, and a question in the wrong protocol.
 #[test]
 fn real_servers_are_asked() {
-    if !needs::root() || needs::program("nginx").is_none() || needs::program("initdb").is_none() {
+    if !needs::root() || needs::program("nginx").is_none() || needs::program("pgbench").is_none() {
         return;
     }
     let mut lab = Lab::new();
