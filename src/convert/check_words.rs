@@ -120,10 +120,38 @@ pub(super) fn hex(word: &Word) -> Read<String> {
     Ok(quote(digits))
 }
 
+/// What of an expression the crate regex reads in another way than PCRE: operations on classes of characters, recursion, and
+/// escapes that are letters or edges of words.
+fn differs(text: &str) -> Option<&'static str> {
+    let mut in_class = false;
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let here: &[&str] = if in_class {
+            &["&&", "~~", "--", r"\v"]
+        } else {
+            &[r"\<", r"\>", r"\v", "(?R"]
+        };
+        if let Some(found) = here.iter().find(|it| rest.starts_with(**it)) {
+            return Some(*found);
+        }
+        match letter {
+            '[' => in_class = true,
+            ']' => in_class = false,
+            _ => {}
+        }
+        let escaped = if letter == '\\' {
+            rest.chars().nth(1)
+        } else {
+            None
+        };
+        rest = &rest[letter.len_utf8() + escaped.map_or(0, char::len_utf8)..];
+    }
+    None
+}
+
 /// A regular expression that means the same in the crate regex as in PCRE.
 pub(super) fn regex(word: &Word) -> Read<String> {
-    let others = ["\\<", "\\>", "\\v", "(?R", "&&", "~~", "--"];
-    if let Some(other) = others.into_iter().find(|it| word.text.contains(it)) {
+    if let Some(other) = differs(&word.text) {
         return missing(format!(
             "`{other}` means something else to rlb than to HAProxy"
         ));

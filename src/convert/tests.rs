@@ -1023,12 +1023,12 @@ fn the_family_of_an_address_is_kept() {
 fn a_relative_path_of_a_server_state_file_is_in_the_folder_of_the_process() {
     let listen = "listen l\n mode tcp\n bind *:80\n server s 127.0.0.1:1\n load-server-state-from-file local\n";
     for (global, file, own) in [
-        ("server-state-file x", Some("/work/x"), "/work/l"),
-        ("server-state-base b", None, "/work/b/l"),
+        ("server-state-file x", Some("/start/x"), "/start/l"),
+        ("server-state-base b", None, "/start/b/l"),
         (
             "server-state-file /x\n server-state-base b/",
             Some("/x"),
-            "/work/b/l",
+            "/start/b/l",
         ),
         ("server-state-base /b", None, "/b/l"),
     ] {
@@ -1039,7 +1039,7 @@ fn a_relative_path_of_a_server_state_file_is_in_the_folder_of_the_process() {
         let outside = Outside {
             variable: &process,
             address: &|_| None,
-            folder: Some("/work"),
+            folder: Some("/start"),
             real_path: &real_path,
         };
         let one = convert(&[input], Options::default(), outside);
@@ -1056,7 +1056,7 @@ fn a_relative_path_of_a_server_state_file_is_in_the_folder_of_the_process() {
 fn a_relative_path_of_a_socket_is_in_the_folder_of_the_process() {
     let text = "global\n unix-bind prefix p/\n stats socket unix@a.sock,/run/b,unix@@c\n\
                 listen l\n mode tcp\n bind unix@x,unix@./y,/z\n server s 127.0.0.1:1\n";
-    for (folder, root) in [("/work", "/work"), ("/", "")] {
+    for (folder, root) in [("/start", "/start"), ("/", "")] {
         let input = Input {
             name: "some.cfg".to_owned(),
             bytes: text.as_bytes().to_vec(),
